@@ -1,1 +1,1 @@
-"""."""
+"""The running program: knows every other package, is known by none."""

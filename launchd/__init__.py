@@ -1,1 +1,1 @@
-"""."""
+"""Being a service that the system starts and keeps. Plain values in; imports nothing of ours."""

@@ -1,0 +1,112 @@
+"""What a task plugin gives (`Task`) and what it gets (`TaskContext`)."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import Any, Protocol
+
+from pydantic import BaseModel
+
+from jobs.model import Job, OutputFile
+
+#: What a request tells while it runs: a kind ("token", "segment", "progress", ...) and JSON data.
+OnEvent = Callable[[str, Mapping[str, Any]], None]
+
+
+class Call(Protocol):
+    """One request under way on a resident model."""
+
+    def result(self) -> dict[str, Any]:
+        """Wait for the end and return the runtime's result.
+
+        Raises:
+            RequestFailed: the runtime refused or failed this request.
+            RunnerDied: the runner process ended; the job is retried by the daemon, let it through.
+            JobCancelled: the job was cancelled.
+            Interrupted: the daemon is draining.
+
+        """
+
+    def cancel(self) -> None:
+        """Drop the request at the next token or window; `result` then raises `JobCancelled`."""
+
+
+class ModelHandle(Protocol):
+    """A lease on a resident model: it is not unloaded while the lease is held."""
+
+    #: What the runtime said when it had loaded the model (JSON).
+    info: Mapping[str, Any]
+
+    def submit(self, request: Mapping[str, Any], *, on_event: OnEvent | None = None) -> Call:
+        """Start *request* (JSON, as the runtime documents it). *on_event* is called on a reader thread: be quick."""
+
+
+class TaskContext(Protocol):
+    """The world as a running task sees it."""
+
+    #: The job as it was claimed.
+    job: Job
+    #: The settings of this task from the configuration: ``[tasks.<name>]``.
+    settings: Mapping[str, Any]
+    #: What `checkpoint` saved in an earlier attempt, or None.
+    saved: dict[str, Any] | None
+    #: Where this job's output files go.
+    directory: Path
+    #: File name without suffix that outputs should be named after, if the submitter said so.
+    stem: str | None
+    log: logging.LoggerAdapter[logging.Logger]
+
+    @property
+    def cancelled(self) -> bool:
+        """Whether the job should stop: cancelled or draining."""
+
+    def check(self) -> None:
+        """Raise `JobCancelled` or `Interrupted` if the job should stop; call it between units of work."""
+
+    def models(self, ref: str | None, *, runtime: str) -> AbstractContextManager[ModelHandle]:
+        """Lease the model *ref* (None: the configured default of *runtime*), loading it first if need be.
+
+        Raises:
+            ModelMissing, ModelBroken, ModelTooLarge, UnknownRuntime: let them through, the daemon knows what to do.
+
+        """
+
+    def progress(self, done: float, total: float | None = None, *, unit: str = "", message: str = "") -> None:
+        """Say how far the job is. Cheap: may be called for every token; the ledger is written at most once a second."""
+
+    def emit(self, kind: str, data: Mapping[str, Any]) -> None:
+        """Send a live event ("token", "segment") to whoever follows this job."""
+
+    def output(self, name: str, data: str | bytes) -> OutputFile:
+        """Write one result file whole or not at all, never over a stranger's file, and return what was written.
+
+        *name* is a relative file name; it is sanitised and stays under `directory`. Writing the same name again in the
+        same job replaces what the job wrote.
+        """
+
+    def checkpoint(self, data: Mapping[str, Any]) -> None:
+        """Durably save where the task is (JSON, small): the next attempt finds it in `saved`."""
+
+    def run(self, task: str, params: Mapping[str, Any], *, stem: str | None = None) -> dict[str, Any]:
+        """Run another task as a step of this job and return its result (the steps of a pipeline)."""
+
+
+class Task(Protocol):
+    """One kind of job."""
+
+    #: Unique name: what a submitter says.
+    name: str
+    #: One line for `mlxd plugins` and help texts.
+    summary: str
+    #: Validates a job's parameters before it is accepted. A field named ``file`` holds the input's absolute path.
+    params: type[BaseModel]
+
+    def run(self, ctx: TaskContext, params: Any) -> Mapping[str, Any]:
+        """Do the job and return its result as JSON; the key ``text`` is what a pipeline's next step gets.
+
+        Runs on a worker thread of the daemon: hold no model, do no heavy work. What it raises fails the job;
+        retryable `MlxdError` are tried again.
+        """
