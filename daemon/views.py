@@ -1,0 +1,219 @@
+"""What the daemon shows of itself: values that travel over the socket, and the facade they come from."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from enum import StrEnum
+from pathlib import Path
+from typing import Any, Protocol
+
+from pydantic import AwareDatetime, Field
+
+from daemon.events import Hub
+from jobs.model import Frozen, Job, Lane, NewJob, State
+
+
+class Residency(StrEnum):
+    """Where a model stands."""
+
+    ABSENT = "absent"
+    LOADING = "loading"
+    READY = "ready"
+    UNLOADING = "unloading"
+    #: The last load or the runner failed; ``problem`` says why. The next request tries again.
+    FAILED = "failed"
+
+
+class ModelStatus(Frozen):
+    """One model the daemon knows of."""
+
+    #: What requests call it: an alias, ``demo:lm``, a path, a hub id.
+    ref: str
+    runtime: str
+    state: Residency = Residency.ABSENT
+    #: The runner's process id while there is one.
+    pid: int | None = None
+    #: Never unloaded to make room, loaded at start.
+    pinned: bool = False
+    #: Requests under way that keep it loaded.
+    leases: int = 0
+    #: What the runner occupies now, bytes.
+    memory_bytes: int | None = None
+    #: What it was expected to need, bytes.
+    estimate_bytes: int | None = None
+    loaded_at: AwareDatetime | None = None
+    last_used: AwareDatetime | None = None
+    #: Seconds without use until it is unloaded; -1 for never, 0 for at once.
+    keep_alive_s: float | None = None
+    #: What the runtime said when it had loaded the model.
+    info: dict[str, Any] = Field(default_factory=dict)
+    #: Why it cannot be used, if it cannot.
+    problem: str | None = None
+
+
+class FolderStatus(Frozen):
+    """One watched folder."""
+
+    path: Path
+    #: Names of the rules that look at it.
+    rules: tuple[str, ...] = ()
+    #: Files seen that have not held still long enough yet.
+    waiting: int = 0
+    #: Files that have become jobs since the daemon started.
+    taken: int = 0
+    #: Why it is not watched properly (missing, no permission), if it is not.
+    problem: str | None = None
+
+
+class PluginStatus(Frozen):
+    """One plugin, loaded or broken."""
+
+    name: str
+    #: "builtin", "entry-point" or "file".
+    kind: str
+    tasks: tuple[str, ...] = ()
+    runtimes: tuple[str, ...] = ()
+    #: Why it is not in use, if it is not.
+    problem: str | None = None
+
+
+class TaskInfo(Frozen):
+    """One kind of job that can be submitted."""
+
+    name: str
+    summary: str = ""
+    #: JSON schema of its parameters.
+    params: dict[str, Any] = Field(default_factory=dict)
+    #: The plugin that offers it.
+    plugin: str = ""
+
+
+class Condition(StrEnum):
+    """How the daemon feels."""
+
+    OK = "ok"
+    #: It serves, but something needs a person; ``problems`` says what.
+    DEGRADED = "degraded"
+    #: It is stopping and takes no new jobs.
+    DRAINING = "draining"
+
+
+class MemoryStatus(Frozen):
+    """Memory, in bytes."""
+
+    #: What resident models may use together.
+    budget_bytes: int | None = None
+    #: What they use or are expected to use.
+    used_bytes: int | None = None
+    #: The daemon's own resident set.
+    daemon_bytes: int | None = None
+
+
+class Health(Frozen):
+    """The daemon at a glance."""
+
+    status: Condition = Condition.OK
+    version: str
+    pid: int
+    #: Seconds.
+    uptime_s: float
+    #: The folder that holds ledger and socket.
+    home: str
+    #: Jobs by state.
+    counts: dict[State, int] = Field(default_factory=dict)
+    models: tuple[ModelStatus, ...] = ()
+    memory: MemoryStatus = MemoryStatus()
+    problems: tuple[str, ...] = ()
+
+
+class ReloadReport(Frozen):
+    """What a reload of the configuration did."""
+
+    #: Keys whose new value is in use now.
+    changed: tuple[str, ...] = ()
+    #: Keys whose new value needs a restart.
+    needs_restart: tuple[str, ...] = ()
+
+
+class ServiceFacade(Protocol):
+    """Everything the socket asks of the daemon. Every method may raise any `jobs.errors.MlxdError`.
+
+    Called on worker threads, several at once.
+    """
+
+    @property
+    def hub(self) -> Hub:
+        """Return the live events."""
+
+    def submit(self, new: NewJob) -> tuple[Job, bool]:
+        """Validate and write down *new*; False means the idempotency key was known and this is the job it gave."""
+
+    def get(self, job_id: str) -> Job:
+        """Return a job by its id or a unique beginning of it."""
+
+    def find(
+        self,
+        *,
+        states: Collection[State] = (),
+        task: str | None = None,
+        lane: Lane | None = None,
+        source: str | None = None,
+        rule: str | None = None,
+        parent: str | None = None,
+        limit: int = 50,
+        before: int | None = None,
+    ) -> list[Job]:
+        """Return jobs, newest first; *before* is the ``seq`` to continue after."""
+
+    def counts(self) -> dict[State, int]:
+        """Return how many jobs are in each state."""
+
+    def cancel(self, job_id: str) -> Job:
+        """Take a job back; a running one stops at its next step."""
+
+    def retry(self, job_id: str) -> Job:
+        """Give a blocked or quarantined job another chance; repeat an ended one as a new job with ``parent`` set."""
+
+    def models(self) -> list[ModelStatus]:
+        """Return the models that are configured or resident."""
+
+    def load(self, ref: str, *, runtime: str | None = None, pin: bool | None = None) -> ModelStatus:
+        """Load a model now and return when it is ready."""
+
+    def unload(self, ref: str) -> bool:
+        """Unload a model as soon as nobody uses it; False if it was not loaded."""
+
+    def pull(self, ref: str) -> Job:
+        """Submit the job that fetches a model to this machine."""
+
+    def folders(self) -> list[FolderStatus]:
+        """Return the watched folders."""
+
+    def rescan(self) -> int:
+        """Look through all watched folders now; return how many files are waiting or were taken."""
+
+    def plugins(self) -> list[PluginStatus]:
+        """Return the plugins, broken ones too."""
+
+    def tasks(self) -> list[TaskInfo]:
+        """Return the kinds of jobs."""
+
+    def health(self) -> Health:
+        """Return the daemon at a glance."""
+
+    def metrics(self) -> str:
+        """Return Prometheus' text format."""
+
+    def reload(self) -> ReloadReport:
+        """Read the configuration again and use what can be used without a restart."""
+
+    def config(self) -> dict[str, Any]:
+        """Return the configuration in force, as JSON."""
+
+    def shutdown(self) -> None:
+        """Begin to drain and stop; return at once."""
+
+
+def public_job(job: Job) -> dict[str, Any]:
+    """Return *job* as programs see it: in ``--json``, in answers and in ``state`` events."""
+    return job.model_dump(mode="json")
