@@ -1,0 +1,315 @@
+"""The world as a running task sees it (`plugins.task.TaskContext`), made anew for each attempt."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final, Protocol
+
+from pydantic import BaseModel
+
+from daemon.events import Hub
+from jobs.errors import JobCancelled, LedgerUnavailable, MlxdError
+from jobs.ledger import Ledger
+from jobs.model import Job, Lane, OutputFile, Progress
+from jobs.outputs import OutputWriter
+from plugins.task import Call, ModelHandle, OnEvent, Task
+
+#: Seconds between two progress writes to the ledger, and between two progress events to listeners.
+LEDGER_EVERY: Final = 1.0
+PUBLISH_EVERY: Final = 0.1
+
+log = logging.getLogger(__name__)
+
+
+class Engine(Protocol):
+    """What a lease gives access to."""
+
+    def submit(self, request: Mapping[str, Any], *, on_event: OnEvent | None = None) -> Call:
+        """Start a request on the runner."""
+
+
+class Lease(Protocol):
+    """A model that will not be unloaded until `release`."""
+
+    @property
+    def engine(self) -> Engine:
+        """The parent's handle on the runner."""
+
+    @property
+    def info(self) -> Mapping[str, Any]:
+        """What the runtime said when it had loaded."""
+
+    def release(self) -> None:
+        """Give the model back."""
+
+
+class Models(Protocol):
+    """Where leases come from: the model scheduler."""
+
+    def acquire(
+        self,
+        ref: str | None,
+        runtime: str,
+        *,
+        lane: Lane,
+        cancelled: threading.Event | None = None,
+        on_progress: Callable[[str], None] | None = None,
+    ) -> Lease:
+        """Wait until the model is resident and lease it."""
+
+
+class Stop:
+    """One job's stop signal: set once, with the reason; cancels the calls that are under way."""
+
+    def __init__(self) -> None:
+        self.event = threading.Event()
+        self._lock = threading.Lock()
+        self._reason: type[MlxdError] = JobCancelled
+        self._calls: set[Call] = set()
+
+    def set(self, reason: type[MlxdError]) -> None:
+        """Ask the job to stop because of *reason*; a cancellation outranks a drain that came before it."""
+        with self._lock:
+            if not self.event.is_set() or reason is JobCancelled:
+                self._reason = reason
+            self.event.set()
+            calls = list(self._calls)
+        for call in calls:
+            call.cancel()
+
+    def error(self) -> MlxdError:
+        """Return the error that ends the job."""
+        return self._reason()
+
+    def check(self) -> None:
+        """Raise the error if the job should stop."""
+        if self.event.is_set():
+            raise self.error()
+
+    @contextmanager
+    def watching(self, call: Call) -> Iterator[None]:
+        """Cancel *call* when the signal comes, also when it had come before."""
+        with self._lock:
+            self._calls.add(call)
+        try:
+            if self.event.is_set():
+                call.cancel()
+            yield
+        finally:
+            with self._lock:
+                self._calls.discard(call)
+
+
+class _Call:
+    """A runner's call that also hears of the job's end."""
+
+    def __init__(self, call: Call, stop: Stop) -> None:
+        self._call = call
+        self._stop = stop
+        # Entered at once, not in `result`: a batch submits many calls and waits for them one by one.
+        self._watch: AbstractContextManager[None] = stop.watching(call)
+        self._watch.__enter__()
+
+    def result(self) -> dict[str, Any]:
+        try:
+            return self._call.result()
+        except JobCancelled as error:
+            # The task itself may have cancelled one call of many; only the job's own signal ends the job.
+            if self._stop.event.is_set():
+                raise self._stop.error() from error
+            raise
+        finally:
+            self._watch.__exit__(None, None, None)
+
+    def cancel(self) -> None:
+        self._call.cancel()
+
+
+class _Handle:
+    """A leased model as tasks see it."""
+
+    def __init__(self, lease: Lease, stop: Stop) -> None:
+        self.info: Mapping[str, Any] = lease.info
+        self._engine = lease.engine
+        self._stop = stop
+
+    def submit(self, request: Mapping[str, Any], *, on_event: OnEvent | None = None) -> Call:
+        self._stop.check()
+        return _Call(self._engine.submit(request, on_event=on_event), self._stop)
+
+
+@dataclass(kw_only=True)
+class World:
+    """What every context of one daemon shares."""
+
+    ledger: Ledger
+    hub: Hub
+    models: Models
+    #: Name -> task, as the plugins registered them; raises `UnknownTask`.
+    task: Callable[[str], Task]
+    #: Name, parameters -> the task's own model; raises `InvalidParams`.
+    parse: Callable[[str, Mapping[str, Any]], BaseModel]
+    #: Task name -> its settings from the configuration.
+    settings: Callable[[str], Mapping[str, Any]]
+    #: Where outputs go when the job names no directory.
+    results: Path
+    monotonic: Callable[[], float] = time.monotonic
+
+
+@dataclass(kw_only=True)
+class _Pace:
+    """When progress was last told, and how fast it goes."""
+
+    started: float | None = None
+    first: float = 0.0
+    ledger: float = float("-inf")
+    published: float = float("-inf")
+    message: str = ""
+    unit: str = ""
+    rates: dict[str, float] = field(default_factory=dict)
+
+
+class RunContext:
+    """One attempt of one job."""
+
+    def __init__(self, job: Job, *, world: World, stop: Stop) -> None:
+        self.job = job
+        self.stem = job.placement.stem
+        self.settings: Mapping[str, Any] = world.settings(job.task)
+        self.log = logging.LoggerAdapter(logging.getLogger(f"mlxd.task.{job.task}"), job.log_context)
+        self.directory = job.placement.directory or world.results / job.id
+        self._world = world
+        self._stop = stop
+        self._saved = world.ledger.checkpointed(job.id) or {}
+        self._writer = OutputWriter(
+            self.directory,
+            job_id=job.id,
+            intend=lambda output: world.ledger.intend(job.id, job.fence, output),
+            mine=world.ledger.intended(job.id),
+        )
+        self._pace = _Pace()
+        self._pace_lock = threading.Lock()
+
+    @property
+    def saved(self) -> dict[str, Any] | None:
+        """What the task saved in an earlier attempt."""
+        return self._saved.get("task")
+
+    @property
+    def outputs(self) -> tuple[OutputFile, ...]:
+        """What was written so far, earlier attempts' files that this one kept included."""
+        return self._writer.outputs
+
+    @property
+    def cancelled(self) -> bool:
+        """Whether the job should stop."""
+        return self._stop.event.is_set()
+
+    def check(self) -> None:
+        """Raise if the job should stop."""
+        self._stop.check()
+
+    @contextmanager
+    def models(self, ref: str | None, *, runtime: str) -> Iterator[ModelHandle]:
+        """Lease a model for the block."""
+        self.check()
+        try:
+            lease = self._world.models.acquire(
+                ref,
+                runtime,
+                lane=self.job.lane,
+                cancelled=self._stop.event,
+                on_progress=self._say,
+            )
+        except JobCancelled as error:
+            raise self._stop.error() from error
+        try:
+            yield _Handle(lease, self._stop)
+        finally:
+            lease.release()
+
+    def _say(self, message: str) -> None:
+        """Tell what the job is waiting for; the amount done stays as it is."""
+        self._tell(Progress(message=message))
+
+    def progress(self, done: float, total: float | None = None, *, unit: str = "", message: str = "") -> None:
+        """Tell how far the job is."""
+        with self._pace_lock:
+            pace, now = self._pace, self._world.monotonic()
+            if pace.started is None or pace.unit != unit:
+                pace.started, pace.first, pace.unit = now, done, unit
+            elapsed = now - pace.started
+            rate = (done - pace.first) / elapsed if elapsed > 0 and done > pace.first else None
+        self._tell(Progress(done=done, total=total, unit=unit, message=message, rate=rate))
+
+    def _tell(self, progress: Progress) -> None:
+        now = self._world.monotonic()
+        with self._pace_lock:
+            # The last unit and a new message are always told: they are what the person is waiting for.
+            news = progress.message != self._pace.message or (progress.total and progress.done >= progress.total)
+            publish = bool(news) or now - self._pace.published >= PUBLISH_EVERY
+            write = now - self._pace.ledger >= LEDGER_EVERY
+            self._pace.message = progress.message
+            if publish:
+                self._pace.published = now
+            if write:
+                self._pace.ledger = now
+        if publish:
+            self._world.hub.publish(self.job.id, "progress", progress.model_dump(mode="json"))
+        if write:
+            # A full disk must not end a job that only wanted to say how far it is.
+            with suppress(LedgerUnavailable):
+                self._world.ledger.progress(self.job.id, self.job.fence, progress)
+
+    def emit(self, kind: str, data: Mapping[str, Any]) -> None:
+        """Send a live event to whoever follows this job."""
+        self._world.hub.publish(self.job.id, kind, data)
+
+    def output(self, name: str, data: str | bytes) -> OutputFile:
+        """Write one result file, whole or not at all."""
+        return self._writer.write(name, data)
+
+    def checkpoint(self, data: Mapping[str, Any]) -> None:
+        """Save where the task is; what a step saved before is over."""
+        self._save({"task": dict(data)})
+
+    def _save(self, data: dict[str, Any]) -> None:
+        self._saved = data
+        self._world.ledger.checkpoint(self.job.id, self.job.fence, data)
+
+    def run(self, task: str, params: Mapping[str, Any], *, stem: str | None = None) -> dict[str, Any]:
+        """Run another task as a step of this job."""
+        step = _Step(self, task, stem=stem)
+        given = self._world.parse(task, {**step.settings, **params})
+        return dict(self._world.task(task).run(step, given))
+
+
+class _Step:
+    """A step's view of its job: everything is the job's, only the settings, the stem and the checkpoint are its own."""
+
+    def __init__(self, parent: RunContext, task: str, *, stem: str | None) -> None:
+        self._parent = parent
+        self.job = parent.job
+        self.settings: Mapping[str, Any] = parent._world.settings(task)  # noqa: SLF001 - two halves of one thing
+        self.stem = stem or parent.stem
+        self.directory = parent.directory
+        self.log = parent.log
+        self.check, self.models, self.progress = parent.check, parent.models, parent.progress
+        self.emit, self.output, self.run = parent.emit, parent.output, parent.run
+
+    @property
+    def cancelled(self) -> bool:
+        return self._parent.cancelled
+
+    @property
+    def saved(self) -> dict[str, Any] | None:
+        return self._parent._saved.get("step")  # noqa: SLF001 - see above
+
+    def checkpoint(self, data: Mapping[str, Any]) -> None:
+        self._parent._save({"task": self._parent.saved, "step": dict(data)})  # noqa: SLF001 - see above

@@ -1,0 +1,144 @@
+"""Sees to it that every job that could run has a hint in the queue, within seconds, whatever was lost.
+
+The queue's hints are never the truth. One thread sleeps until the earliest of: a job becomes due, somebody says that
+something changed, or the periodic look (which is what finds lost hints and orphaned claims).
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable
+from datetime import datetime
+from pathlib import Path
+from typing import Final, Protocol
+
+from daemon.executor import Executor
+from jobs.errors import LedgerUnavailable, StaleFence
+from jobs.ledger import Ledger
+from jobs.model import Job, Lane, State
+
+log = logging.getLogger(__name__)
+
+#: Seconds between two looks at the ledger when nothing happens.
+LOOK_EVERY: Final = 30.0
+#: Seconds between two tries while the ledger cannot be read.
+TRY_AGAIN: Final = 5.0
+
+
+class Hints(Protocol):
+    """What the dispatcher needs of the queue."""
+
+    def put(self, job_id: str, *, lane: Lane = Lane.NORMAL, priority: int = 0) -> None:
+        """Leave a hint."""
+
+    def clear(self) -> None:
+        """Drop every hint."""
+
+    def waiting(self) -> int:
+        """Return how many hints wait."""
+
+
+class Dispatcher:
+    """Keeps the queue in step with the ledger."""
+
+    def __init__(
+        self,
+        *,
+        ledger: Ledger,
+        queue: Hints,
+        executor: Executor,
+        clock: Callable[[], datetime],
+        every: float = LOOK_EVERY,
+    ) -> None:
+        self._ledger = ledger
+        self._queue = queue
+        self._executor = executor
+        self._clock = clock
+        self._every = every
+        self._news = threading.Condition()
+        self._woken = False
+        self._stopping = False
+        self._thread = threading.Thread(target=self._loop, name="dispatcher", daemon=True)
+        #: What stands in the way at the moment, for `mlxd doctor` and the health page.
+        self.problem: str | None = None
+
+    def start(self) -> None:
+        """Look for the first time, then keep looking."""
+        self._thread.start()
+
+    def stop(self) -> None:
+        """End the thread."""
+        with self._news:
+            self._stopping = True
+            self._news.notify()
+        if self._thread.is_alive():
+            self._thread.join()
+
+    def put(self, job: Job) -> None:
+        """Leave a hint for a queued job, or note the time at which it will be due."""
+        if job.state is not State.QUEUED:
+            return
+        if job.not_before is not None and job.not_before > self._clock():
+            self._wake()
+        else:
+            self._queue.put(job.id, lane=job.lane, priority=job.priority)
+
+    def look(self) -> None:
+        """Mend whatever differs between ledger and queue. Safe to call at any time, from any thread."""
+        for orphan in self._executor.orphans():
+            self._take_back(orphan)
+        ready = self._ledger.ready()
+        if self._queue.waiting() < len(ready):
+            # Hints were lost, or jobs became due. Clearing first bounds their number; a doubled hint is harmless.
+            self._queue.clear()
+            for job in ready:
+                self._queue.put(job.id, lane=job.lane, priority=job.priority)
+
+    def _take_back(self, orphan: Job) -> None:
+        try:
+            self._ledger.release(orphan.id, orphan.fence)
+        except StaleFence:
+            return
+        log.warning("Took an orphaned job back.", extra={"action": "job_orphan_released", **orphan.log_context})
+
+    def _wake(self) -> None:
+        with self._news:
+            self._woken = True
+            self._news.notify()
+
+    def _loop(self) -> None:
+        while not self._stopping:
+            pause = self._turn()
+            with self._news:
+                self._news.wait_for(lambda: self._woken or self._stopping, timeout=pause)
+                self._woken = False
+
+    def _turn(self) -> float:
+        """Look once; return how long to sleep, in seconds."""
+        try:
+            self.look()
+            due = self._ledger.next_due()
+        except LedgerUnavailable as error:
+            self.problem = error.message
+            log.warning("The ledger cannot be read: %s", error.message, extra={"action": "ledger_unavailable"})
+            return TRY_AGAIN
+        self.problem = None
+        if due is None:
+            return self._every
+        return min(self._every, max(0.0, (due - self._clock()).total_seconds()))
+
+
+def settled_late(job: Job) -> Path | None:
+    """Return the input of a finished job that should have been moved away, but is still there untouched.
+
+    The daemon may have died between the commit and the move. A file that is younger than the job's start is another.
+    """
+    path = job.placement.input
+    if job.state is not State.SUCCEEDED or path is None or job.started_at is None:
+        return None
+    try:
+        untouched = path.lstat().st_mtime < job.started_at.timestamp()
+    except OSError:
+        return None
+    return path if untouched else None

@@ -1,0 +1,247 @@
+"""Job id -> claim -> run the task -> commit. What a queue worker calls, and nothing else runs a job."""
+
+from __future__ import annotations
+
+import logging
+import random
+import threading
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from typing import Any, Final
+
+from daemon.context import RunContext, Stop, World
+from daemon.events import STATE
+from daemon.views import public_job
+from jobs.errors import (
+    Interrupted,
+    InvalidInput,
+    JobCancelled,
+    JobConflict,
+    LedgerUnavailable,
+    MlxdError,
+    OutputError,
+    RunnerDied,
+    StaleFence,
+    Unavailable,
+)
+from jobs.model import ErrorInfo, Job, State
+
+log = logging.getLogger(__name__)
+
+#: Seconds before the first retry; doubled for each further one.
+RETRY_BASE: Final = 1.0
+RETRY_MOST: Final = 300.0
+
+
+@dataclass(kw_only=True)
+class Policy:
+    """Numbers an executor decides by."""
+
+    #: How many dead runners make a job a suspect that is put aside.
+    max_crashes: int = 3
+    #: Failures so far -> seconds until the next try. Jittered: jobs that failed together must not come back together.
+    backoff: Callable[[int], float] = field(
+        default=lambda failures: min(RETRY_MOST, RETRY_BASE * 2**failures) * random.uniform(0.75, 1.25)  # noqa: S311
+    )
+
+
+class Executor:
+    """Runs jobs, one for each worker thread that calls `execute`.
+
+    *owner* names this daemon process in claims. *ended* hears of every job that left the running state, on the
+    worker's thread; *again* is told the time at which a job wants to be tried again (None: at once).
+    """
+
+    def __init__(
+        self,
+        *,
+        world: World,
+        owner: str,
+        clock: Callable[[], datetime],
+        ended: Callable[[Job], None],
+        again: Callable[[Job], None],
+        policy: Policy | None = None,
+    ) -> None:
+        self._world = world
+        self._owner = owner
+        self._clock = clock
+        self._ended = ended
+        self._again = again
+        self._policy = policy or Policy()
+        self._lock = threading.Lock()
+        self._idle = threading.Condition(self._lock)
+        self._running: dict[str, tuple[Job, Stop]] = {}
+        #: Ids on their way into `_running`; a list, for a doubled hint may be claiming the same id.
+        self._claiming: list[str] = []
+        self._draining = False
+
+    def execute(self, job_id: str) -> None:
+        """Run the job if it is still there to be claimed; a stale or doubled hint does nothing."""
+        if self._draining:
+            return
+        stop = Stop()
+        job = self._claim(job_id, stop)
+        if job is None:
+            return
+        try:
+            self._tell(job)
+            # Both may have come between the claim and the moment that made this job findable.
+            if self._draining:
+                stop.set(Interrupted)
+            if self._world.ledger.get(job.id).cancel_requested:
+                stop.set(JobCancelled)
+            after = self._run(job, stop)
+            if after is not None:
+                self._follow_up(after)
+        finally:
+            with self._lock:
+                del self._running[job.id]
+                self._idle.notify_all()
+
+    def _claim(self, job_id: str, stop: Stop) -> Job | None:
+        """Claim the job so that `orphans` never sees it claimed and unknown."""
+        with self._lock:
+            self._claiming.append(job_id)
+        job = None
+        try:
+            job = self._world.ledger.claim(job_id, self._owner)
+        except LedgerUnavailable as error:
+            log.warning("A job could not be claimed: %s", error.message, extra={"action": "claim_failed"})
+        finally:
+            with self._lock:
+                self._claiming.remove(job_id)
+                if job is not None:
+                    self._running[job.id] = (job, stop)
+        return job
+
+    def cancel(self, job_id: str) -> bool:
+        """Tell a running job that its person took it back; False if it does not run here."""
+        with self._lock:
+            entry = self._running.get(job_id)
+        if entry is None:
+            return False
+        entry[1].set(JobCancelled)
+        return True
+
+    def running(self) -> list[Job]:
+        """Return the jobs that run now."""
+        with self._lock:
+            return [job for job, _ in self._running.values()]
+
+    def drain(self, *, gently: bool) -> None:
+        """Claim nothing more; ask running jobs to step aside: all of them, or (*gently*) those of the batch lane."""
+        with self._lock:
+            self._draining = True
+            stops = [stop for job, stop in self._running.values() if not gently or job.lane == "batch"]
+        for stop in stops:
+            stop.set(Interrupted)
+
+    def wait_idle(self, timeout: float) -> bool:
+        """Wait at most *timeout* seconds until nothing runs."""
+        with self._lock:
+            return self._idle.wait_for(lambda: not self._running, timeout)
+
+    def orphans(self) -> list[Job]:
+        """Return jobs that the ledger says this process runs, but that it does not: their last write failed."""
+        # The ledger first: a job that ends meanwhile has moved its fence, and releasing it does nothing.
+        found = self._world.ledger.find(states=(State.RUNNING,), limit=10_000)
+        with self._lock:
+            here = {*self._running, *self._claiming}
+        return [job for job in found if job.owner == self._owner and job.id not in here]
+
+    def _run(self, job: Job, stop: Stop) -> Job | None:  # noqa: PLR0911 - one return for each ending below
+        """Run a claimed job to its next state; None if the ledger could not be told, or somebody else owns it now.
+
+        1. The task returns: succeeded. 2. Stopped: cancelled, or back in the queue at no cost. 3. Its runner died:
+        crash budget. 4. Something it needs is missing: blocked. 5. It failed: retried if that can help.
+        """
+        ledger, fence = self._world.ledger, job.fence
+        log.info("Started.", extra={"action": "job_started", **job.log_context})
+        try:
+            try:
+                context = RunContext(job, world=self._world, stop=stop)
+                stop.check()
+                params = self._world.parse(job.task, {**context.settings, **job.params})
+                result = self._world.task(job.task).run(context, params)
+                return ledger.finish(job.id, fence, _json(result), context.outputs)
+            except JobCancelled:
+                return ledger.cancelled(job.id, fence)
+            except Interrupted:
+                return ledger.release(job.id, fence)
+            except (StaleFence, LedgerUnavailable):
+                raise
+            except RunnerDied as error:
+                if stop.event.is_set():  # killed with us, or by us: not the job's doing
+                    return ledger.release(job.id, fence)
+                return ledger.crash(job.id, fence, _info(error), limit=self._policy.max_crashes)
+            except Unavailable as error:
+                return ledger.block(job.id, fence, _info(error))
+            except Exception as error:  # noqa: BLE001 - a task is somebody else's code: whatever it raises ends the job
+                return self._failed(job, error)
+        except StaleFence:
+            log.warning("Somebody else owns the job by now.", extra={"action": "job_lost", **job.log_context})
+        except LedgerUnavailable as error:
+            log.error(  # noqa: TRY400 - the disk is full or failing; a trace adds nothing
+                "The end of a job could not be written down; it will run again: %s",
+                error.message,
+                extra={"action": "job_unwritten", **job.log_context},
+            )
+        return None
+
+    def _failed(self, job: Job, error: Exception) -> Job:
+        if not isinstance(error, MlxdError):
+            log.error("The task raised.", exc_info=error, extra={"action": "task_raised", **job.log_context})
+        retry_at = None
+        if _worth_another_try(error):
+            retry_at = self._clock() + timedelta(seconds=self._policy.backoff(job.failures))
+        return self._world.ledger.fail(job.id, job.fence, _info(error), retry_at=retry_at)
+
+    def _follow_up(self, job: Job) -> None:
+        """Say how it ended, and see to it that a job that goes on is tried again."""
+        log.info("Now %s.", job.state.value, extra={"action": f"job_{job.state.value}", **_why(job)})
+        self._ended(job)
+        self._tell(job)
+        if job.state is State.QUEUED and not self._draining:
+            self._again(job)
+
+    def _tell(self, job: Job) -> None:
+        self._world.hub.publish(job.id, STATE, public_job(job))
+
+
+def _worth_another_try(error: Exception) -> bool:
+    """A full disk or a busy file may pass; a programming mistake or a bad input stays what it is."""
+    if isinstance(error, (InvalidInput, OutputError, JobConflict)):
+        return False
+    return error.retryable if isinstance(error, MlxdError) else isinstance(error, (OSError, TimeoutError))
+
+
+def _info(error: Exception) -> ErrorInfo:
+    """Turn what a task raised into what a job keeps."""
+    if isinstance(error, MlxdError):
+        return ErrorInfo(type=error.slug, message=error.message, facts=_plain(error.facts))
+    return ErrorInfo(
+        type="task-error",
+        message=f"The task raised {type(error).__name__}: {error}. See `mlxd logs` for where.",
+        facts={"exception": type(error).__name__},
+    )
+
+
+def _plain(facts: Mapping[str, Any]) -> dict[str, Any]:
+    """Keep of *facts* what JSON can hold, the rest as text."""
+    simple = (str, int, float, bool, list, dict, type(None))
+    return {key: value if isinstance(value, simple) else str(value) for key, value in facts.items()}
+
+
+def _json(result: Mapping[str, Any]) -> dict[str, Any]:
+    if not isinstance(result, Mapping):  # a plugin may return anything
+        raise TypeError(f"a task must return a mapping, not {type(result).__name__}")
+    return dict(result)
+
+
+def _why(job: Job) -> dict[str, Any]:
+    context = job.log_context
+    with suppress(AttributeError):
+        context["error_type"] = job.error.type  # type: ignore[union-attr]  # absent on success
+    return context

@@ -1,0 +1,280 @@
+"""What the daemon can be asked for, as one class; the socket translates HTTP to it and nothing else."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import os
+import time
+from collections.abc import Callable, Collection, Mapping
+from pathlib import Path
+from typing import Any, Final, Protocol
+
+import psutil
+
+from daemon import metrics
+from daemon.config import Config
+from daemon.dispatcher import Dispatcher
+from daemon.events import STATE, Hub
+from daemon.executor import Executor
+from daemon.paths import Home
+from daemon.scheduler import ModelScheduler
+from daemon.views import (
+    Condition,
+    FolderStatus,
+    Health,
+    MemoryStatus,
+    ModelStatus,
+    PluginStatus,
+    ReloadReport,
+    TaskInfo,
+    public_job,
+)
+from jobs.errors import LedgerUnavailable, QueueFull
+from jobs.ledger import Ledger
+from jobs.model import Job, Lane, NewJob, Placement, Source, State
+from plugins.manager import PluginManager
+
+#: Name of the built-in task that fetches models.
+PULL: Final = "pull"
+
+
+class Folders(Protocol):
+    """What the service needs of the watcher."""
+
+    def status(self) -> list[FolderStatus]:
+        """Return the watched folders."""
+
+    def rescan(self) -> int:
+        """Look through all folders now."""
+
+
+class Service:
+    """The daemon's doors, behind which everything is thread-safe."""
+
+    def __init__(
+        self,
+        *,
+        home: Home,
+        config: Callable[[], Config],
+        ledger: Ledger,
+        hub: Hub,
+        plugins: PluginManager,
+        models: ModelScheduler,
+        executor: Executor,
+        dispatcher: Dispatcher,
+        reload: Callable[[], ReloadReport],
+        shutdown: Callable[[], None],
+    ) -> None:
+        self.hub = hub
+        self._home = home
+        self._config = config
+        self._ledger = ledger
+        self._plugins = plugins
+        self._models = models
+        self._executor = executor
+        self._dispatcher = dispatcher
+        self._reload = reload
+        self._shutdown = shutdown
+        self._folders: Folders | None = None
+        self._started = time.monotonic()
+        self._draining = False
+
+    def watch(self, folders: Folders) -> None:
+        """Take the watcher, which itself submits through this service."""
+        self._folders = folders
+
+    def submit(self, new: NewJob, *, seen: tuple[Path, str] | None = None) -> tuple[Job, bool]:
+        """Validate *new*, write it down, and only then answer.
+
+        *seen* is the watched folder and the identity of the file in it, remembered in the same transaction.
+
+        Raises:
+            UnknownTask, InvalidParams: nothing was written.
+            QueueFull, LedgerUnavailable: nothing was accepted.
+
+        """
+        if self._draining:
+            raise QueueFull("mlxd is stopping; submit again when it is back.", retry_after_s=5)
+        # Validated with the settings' defaults under it, kept without: a job says what its submitter said.
+        settings = self._config().tasks.get(new.task, {})
+        self._plugins.parse(new.task, {**settings, **new.params})
+        job, created = self._ledger.add(new, limit=self._config().queue.limit, seen=seen)
+        if created:
+            self.hub.publish(job.id, STATE, public_job(job))
+            self._dispatcher.put(job)
+        return job, created
+
+    def get(self, job_id: str) -> Job:
+        """Return a job by its id or a unique beginning of it."""
+        return self._ledger.get(job_id)
+
+    def find(
+        self,
+        *,
+        states: Collection[State] = (),
+        task: str | None = None,
+        lane: Lane | None = None,
+        source: str | None = None,
+        rule: str | None = None,
+        parent: str | None = None,
+        limit: int = 50,
+        before: int | None = None,
+    ) -> list[Job]:
+        """Return jobs, newest first."""
+        return self._ledger.find(
+            states=states,
+            task=task,
+            lane=lane,
+            source=source,
+            rule=rule,
+            parent=parent,
+            limit=limit,
+            before=before,
+        )
+
+    def counts(self) -> dict[State, int]:
+        """Return how many jobs are in each state."""
+        return self._ledger.counts()
+
+    def cancel(self, job_id: str) -> Job:
+        """Take a job back; a running one stops at its next step."""
+        job = self._ledger.cancel(self._ledger.get(job_id).id)
+        if job.state is State.RUNNING:
+            self._executor.cancel(job.id)
+        else:
+            self.hub.publish(job.id, STATE, public_job(job))
+        return job
+
+    def retry(self, job_id: str) -> Job:
+        """Give a blocked or quarantined job another chance; repeat an ended one as a new job."""
+        old = self._ledger.get(job_id)
+        if not old.terminal:
+            job = self._ledger.requeue(old.id)
+            self.hub.publish(job.id, STATE, public_job(job))
+            self._dispatcher.put(job)
+            return job
+        said = old.model_dump(include=set(NewJob.model_fields) - {"idempotency_key", "not_before"})
+        source = Source(kind="retry", detail=old.id, rule=old.source.rule)
+        return self.submit(NewJob.model_validate({**said, "parent": old.id, "source": source}))[0]
+
+    def unblock(self) -> int:
+        """Let blocked jobs try again, because something arrived; return how many."""
+        jobs = self._ledger.unblock()
+        for job in jobs:
+            self.hub.publish(job.id, STATE, public_job(job))
+            self._dispatcher.put(job)
+        return len(jobs)
+
+    def models(self) -> list[ModelStatus]:
+        """Return the models that are configured or resident."""
+        return self._models.status()
+
+    def load(self, ref: str, *, runtime: str | None = None, pin: bool | None = None) -> ModelStatus:
+        """Load a model now and return when it is ready."""
+        return self._models.load(ref, runtime=runtime, pin=pin)
+
+    def unload(self, ref: str) -> bool:
+        """Unload a model as soon as nobody uses it."""
+        return self._models.unload(ref)
+
+    def pull(self, ref: str) -> Job:
+        """Submit the job that fetches a model to this machine."""
+        return self.submit(NewJob(task=PULL, params={"model": ref}, placement=Placement()))[0]
+
+    def folders(self) -> list[FolderStatus]:
+        """Return the watched folders."""
+        return self._folders.status() if self._folders else []
+
+    def rescan(self) -> int:
+        """Look through all watched folders now."""
+        return self._folders.rescan() if self._folders else 0
+
+    def plugins(self) -> list[PluginStatus]:
+        """Return the plugins, broken ones too."""
+        return [
+            PluginStatus(
+                name=info.name,
+                kind=info.kind,
+                tasks=info.tasks,
+                runtimes=info.runtimes,
+                problem=info.problem if info.enabled else "switched off by the configuration",
+            )
+            for info in self._plugins.status()
+        ]
+
+    def tasks(self) -> list[TaskInfo]:
+        """Return the kinds of jobs."""
+        owners = {task: info.name for info in self._plugins.status() for task in info.tasks}
+        return [
+            TaskInfo(
+                name=name,
+                summary=task.summary,
+                params=task.params.model_json_schema(),
+                plugin=owners.get(name, ""),
+            )
+            for name, task in sorted(self._plugins.tasks.items())
+        ]
+
+    def health(self) -> Health:
+        """Return the daemon at a glance; answers also while the ledger does not."""
+        problems = [problem for problem in (self._dispatcher.problem, *self._folder_problems()) if problem]
+        problems += [
+            f"plugin {one.name}: {one.problem}" for one in self._plugins.status() if one.problem and one.enabled
+        ]
+        try:
+            counts = self._ledger.counts()
+        except LedgerUnavailable as error:
+            counts, problems = {}, [*problems, error.message]
+        models = self._models.status()
+        return Health(
+            status=Condition.DRAINING if self._draining else Condition.DEGRADED if problems else Condition.OK,
+            version=importlib.metadata.version("mlxd"),
+            pid=os.getpid(),
+            uptime_s=round(time.monotonic() - self._started, 3),
+            home=str(self._home.state.parent),
+            counts=counts,
+            models=tuple(models),
+            memory=MemoryStatus(
+                budget_bytes=self._config().memory.budget_bytes(),
+                used_bytes=sum(model.memory_bytes or model.estimate_bytes or 0 for model in models if model.pid),
+                daemon_bytes=psutil.Process().memory_info().rss,
+            ),
+            problems=tuple(dict.fromkeys(problems)),
+        )
+
+    def metrics(self) -> str:
+        """Return Prometheus' text format."""
+        return metrics.render(self.health(), followers=self.hub.followers())
+
+    def reload(self) -> ReloadReport:
+        """Read the configuration and the single-file plugins again; blocked jobs get another chance."""
+        report = self._reload()
+        self.unblock()
+        return report
+
+    def config(self) -> dict[str, Any]:
+        """Return the configuration in force."""
+        return self._config().model_dump(mode="json")
+
+    def shutdown(self) -> None:
+        """Begin to drain and stop; return at once."""
+        self._shutdown()
+
+    def drain(self) -> None:
+        """Take no more jobs."""
+        self._draining = True
+
+    def job_ended(self, job: Job) -> None:
+        """Do what follows a job's end: plugins hear of it, and a fetched model lets the jobs that wait for it go on."""
+        if job.terminal:
+            self._plugins.job_finished(job)
+        if job.task == PULL and job.state is State.SUCCEEDED:
+            self.unblock()
+
+    def _folder_problems(self) -> list[str]:
+        return [f"folder {folder.path}: {folder.problem}" for folder in self.folders() if folder.problem]
+
+
+def settings_of(config: Callable[[], Config]) -> Callable[[str], Mapping[str, Any]]:
+    """Return the function that looks a task's settings up in the configuration in force."""
+    return lambda task: config().tasks.get(task, {})
