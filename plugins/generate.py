@@ -1,0 +1,119 @@
+"""The task `generate`: a prompt, a chat or a text file in; text or JSON out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, Final
+
+from pydantic import BaseModel, Field, model_validator
+
+from plugins.following import follow
+from plugins.hookspecs import hookimpl
+from plugins.inputs import AbsolutePath, read_text
+from plugins.sampling import Message, Sampling, read_reply, usage
+from plugins.task import Task, TaskContext
+
+#: Where `template` takes the text.
+TEXT: Final = "{text}"
+_INPUTS: Final = ("prompt", "messages", "file")
+
+
+class Params(Sampling):
+    """Parameters of `generate`: exactly one of *prompt*, *messages* and *file*."""
+
+    prompt: str | None = Field(default=None, min_length=1, max_length=10_000_000, description="What to ask.")
+    messages: list[Message] | None = Field(
+        default=None, min_length=1, max_length=10_000, description="A chat so far, as [{role, content}, ...]."
+    )
+    file: AbsolutePath | None = Field(default=None, description="A UTF-8 text file that holds the prompt.")
+    system: str | None = Field(default=None, max_length=1_000_000, description="How the model should behave.")
+    template: str | None = Field(
+        default=None, max_length=1_000_000, description="Put around prompt or file: '{text}' stands for it."
+    )
+    output: str | None = Field(
+        default=None, min_length=1, max_length=255, description="Name of the result file; default: after the input."
+    )
+    max_input_bytes: int = Field(default=10_000_000, ge=1, description="Largest file to take, in bytes.")
+
+    @model_validator(mode="after")
+    def _one_input(self) -> Params:
+        given = [name for name in _INPUTS if getattr(self, name) is not None]
+        if len(given) != 1:
+            got = " and ".join(given) or "none of them"
+            raise ValueError(f"exactly one of prompt, messages and file is needed, got {got}")
+        if self.prompt is not None and not self.prompt.strip():
+            raise ValueError("prompt is blank")
+        return self
+
+    @model_validator(mode="after")
+    def _fitting(self) -> Params:
+        if self.template is not None and TEXT not in self.template:
+            raise ValueError("template has no {text} in it, so the input would be lost")
+        if self.template is not None and self.messages is not None:
+            raise ValueError("template needs prompt or file, not messages")
+        if self.system is not None and any(one.role == "system" for one in self.messages or ()):
+            raise ValueError("system is given twice: as a parameter and in messages")
+        return self
+
+
+class Generate:
+    """Asks a language model once."""
+
+    name = "generate"
+    summary = "Answer a prompt, a chat or a text file with a language model"
+    params: type[BaseModel] = Params
+
+    def run(self, ctx: TaskContext, params: Params) -> dict[str, Any]:
+        """Stream the answer to whoever follows, write it to a file and return it with its usage."""
+        request = params.request(_messages(ctx, params), schema=params.schema_for_request())
+        with ctx.models(params.model, runtime="lm") as model:
+            done = follow(model, request, _teller(ctx, params.max_tokens))
+        reply = read_reply(params, done)
+        written = ctx.output(_output_name(ctx, params, reply.suffix), reply.body)
+        result = {"text": reply.text, "model": params.model or model.info.get("ref"), **usage(done)}
+        if params.wants_json:
+            result["json"] = reply.data
+        return {**result, "output": str(written.path)}
+
+
+def _messages(ctx: TaskContext, params: Params) -> list[Message]:
+    system = [Message(role="system", content=params.system)] if params.system else []
+    if params.messages is not None:
+        return [*system, *params.messages]
+    text = params.prompt
+    if params.file is not None:
+        # A watched folder is where strangers' files land: there, links are not followed.
+        text = read_text(params.file, limit=params.max_input_bytes, follow=ctx.job.placement.input is None).strip()
+    return [*system, Message.model_construct(role="user", content=(params.template or TEXT).replace(TEXT, text or ""))]
+
+
+def _teller(ctx: TaskContext, most: int) -> Callable[[str, Mapping[str, Any]], None]:
+    def tell(kind: str, data: Mapping[str, Any]) -> None:
+        ctx.emit(kind, data)
+        if kind == "token":
+            ctx.progress(float(data.get("n", 0)), most, unit="tokens")
+
+    return tell
+
+
+def _output_name(ctx: TaskContext, params: Params, suffix: str) -> str:
+    """Name the result after the input; beside it, as ``note.out.txt``, so that it is never taken for an input."""
+    if params.output is not None:
+        return params.output
+    stem = ctx.stem or (params.file.stem if params.file else "reply")
+    beside = params.file is not None and _same_folder(params.file.parent, ctx.directory)
+    return f"{stem}.out{suffix}" if beside else f"{stem}{suffix}"
+
+
+def _same_folder(one: Path, other: Path) -> bool:
+    try:
+        return one.samefile(other)
+    except OSError:
+        return False
+
+
+@hookimpl
+def mlxd_register_tasks(register: Callable[[Task], None]) -> None:
+    """Offer `generate`."""
+    register(Generate())
