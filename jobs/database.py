@@ -1,0 +1,188 @@
+"""The ledger's SQLite file: one writer, some readers, whole transactions, errors that say what to do."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sqlite3
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Final
+
+from sqlalchemy import Connection, Engine, create_engine
+from sqlalchemy.exc import DatabaseError, DataError, IntegrityError, NotSupportedError, ProgrammingError
+from sqlalchemy.pool import QueuePool
+
+from jobs import schema
+from jobs.errors import LedgerUnavailable
+
+#: Opens one SQLite connection in autocommit mode.
+Connect = Callable[[Path], sqlite3.Connection]
+
+#: Seconds to wait for a lock that another program holds on the file.
+_PATIENCE: Final = 5.0
+
+#: FULL and the two full fsyncs make an acknowledged commit survive a power cut: plain fsync on macOS does not flush
+#: the drive, and both are no-ops elsewhere. Readers need little cache; the operating system has the file anyway.
+_PRAGMAS: Final = (
+    "journal_mode = WAL",
+    "synchronous = FULL",
+    "fullfsync = ON",
+    "checkpoint_fullfsync = ON",
+    "foreign_keys = ON",
+    "cache_size = -512",
+    "journal_size_limit = 16777216",
+)
+
+#: What a person can do about it, by SQLite's primary error name.
+_ADVICE: Final = {
+    "SQLITE_FULL": "the disk is full. Free some space",
+    "SQLITE_IOERR": "the disk reported an error. Check the disk and its free space, then restart mlxd",
+    "SQLITE_READONLY": "it may not be written. Check the permissions of the file and its folder",
+    "SQLITE_PERM": "it may not be written. Check the permissions of the file and its folder",
+    "SQLITE_CANTOPEN": "it cannot be opened. Check that its folder exists and may be written",
+    "SQLITE_BUSY": "another program holds it locked. Close that program",
+    "SQLITE_LOCKED": "another program holds it locked. Close that program",
+    "SQLITE_CORRUPT": "it is damaged. Restore a copy, or move it away to start afresh",
+    "SQLITE_NOTADB": "it is not a SQLite database. Restore a copy, or move it away to start afresh",
+}
+
+#: Mistakes of ours, not of the disk: let them be seen as what they are.
+_OURS: Final = (IntegrityError, ProgrammingError, DataError, NotSupportedError)
+
+
+def connect(path: Path) -> sqlite3.Connection:
+    """Open *path*; transactions are begun by hand, because sqlite3's own idea of them leaves out DDL and reads."""
+    return sqlite3.connect(path, timeout=_PATIENCE, isolation_level=None, check_same_thread=False)
+
+
+class Database:
+    """The file at *path*, created (mode 0600) and migrated on the way in."""
+
+    def __init__(self, path: Path, *, connect: Connect = connect) -> None:
+        self._path = path
+        self._connect = connect
+        # Held for the length of each write: SQLite has one writer, and waiting here is fairer than its busy polling.
+        self._lock = threading.Lock()
+        self._writers: dict[bool, Connection] = {}
+        self._closed = False
+        self._engine: Engine = create_engine(
+            "sqlite://",
+            creator=self._open,
+            poolclass=QueuePool,
+            pool_size=3,
+            max_overflow=16,
+            pool_reset_on_return=None,
+        )
+        try:
+            self._create()
+            while self._upgrade():
+                pass
+        except BaseException:
+            self.close()
+            raise
+
+    def close(self) -> None:
+        """Close every connection; SQLite then folds the log into the file. Closing twice is fine."""
+        with self._lock:
+            self._closed = True
+            for connection in self._writers.values():
+                connection.close()
+            self._writers.clear()
+            self._engine.dispose()
+
+    @contextlib.contextmanager
+    def write(self, *, durable: bool = True) -> Iterator[Connection]:
+        """Run the body as one transaction and commit it, on disk when *durable*; roll back if it raises.
+
+        Raises:
+            LedgerUnavailable: it could not be written, and nothing was.
+
+        """
+        with self._lock, self._translated():
+            connection = self._writer(durable=durable)
+            try:
+                connection.exec_driver_sql("BEGIN IMMEDIATE")
+                yield connection
+                connection.commit()
+            except BaseException as error:
+                self._undo(connection, drop=isinstance(error, DatabaseError) and not isinstance(error, _OURS))
+                raise
+
+    @contextlib.contextmanager
+    def read(self) -> Iterator[Connection]:
+        """Lend a connection for one SELECT; it sees everything committed before."""
+        with self._translated():
+            if self._closed:
+                raise self._gone()
+            with self._engine.connect() as connection:
+                yield connection
+
+    def _create(self) -> None:
+        try:
+            self._path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+            # SQLite's own files beside it inherit the mode.
+            os.close(os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
+            self._path.chmod(0o600)
+        except OSError as error:
+            raise LedgerUnavailable(
+                f"The ledger {self._path} cannot be opened: {error.strerror}. Check the folder and its permissions.",
+                path=str(self._path),
+            ) from error
+
+    def _upgrade(self) -> bool:
+        with self.write() as connection:
+            return schema.upgrade(connection, self._path)
+
+    def _open(self) -> sqlite3.Connection:
+        connection = self._connect(self._path)
+        try:
+            for pragma in _PRAGMAS:
+                connection.execute(f"PRAGMA {pragma}").close()
+        except BaseException:
+            connection.close()
+            raise
+        return connection
+
+    def _writer(self, *, durable: bool) -> Connection:
+        if self._closed:
+            raise self._gone()
+        connection = self._writers.get(durable)
+        if connection is None:
+            connection = self._engine.connect()
+            # In WAL mode a commit that is not synced is carried to disk by the next one that is.
+            connection.exec_driver_sql(f"PRAGMA synchronous = {'FULL' if durable else 'NORMAL'}")
+            connection.commit()
+            # It leaves the pool: its pragmas differ, and a broken one is never lent again.
+            connection.detach()
+            self._writers[durable] = connection
+        return connection
+
+    def _undo(self, connection: Connection, *, drop: bool) -> None:
+        """Roll back; after an error of the disk also *drop* the connection, whose file handle may lie by now."""
+        with contextlib.suppress(DatabaseError):
+            connection.rollback()
+        if drop:
+            self._writers = {durable: writer for durable, writer in self._writers.items() if writer is not connection}
+            with contextlib.suppress(DatabaseError):
+                connection.close()
+
+    def _gone(self) -> LedgerUnavailable:
+        return LedgerUnavailable("The ledger is closed: mlxd is stopping.", path=str(self._path))
+
+    @contextlib.contextmanager
+    def _translated(self) -> Iterator[None]:
+        try:
+            yield
+        except _OURS:
+            raise
+        except DatabaseError as error:
+            name = str(getattr(error.orig, "sqlite_errorname", "") or "SQLITE_ERROR")
+            primary = "_".join(name.split("_")[:2])
+            advice = _ADVICE.get(primary, f"SQLite says: {error.orig}. Check the disk, then restart mlxd")
+            raise LedgerUnavailable(
+                f"The ledger {self._path} cannot be used: {advice}. Nothing was accepted.",
+                path=str(self._path),
+                sqlite=name,
+            ) from error
