@@ -1,0 +1,222 @@
+"""The task `batch`: a folder of prompts, a JSONL or a CSV file in; one output an item and a manifest.
+
+1. All items share one lease; *concurrency* of them are in flight, so that the runtime can batch them.
+2. Whatever is finished is on disk and in the checkpoint: the next attempt does the rest only.
+3. An item that fails stands in the manifest with its reason; the job fails when every item did (or with *on_error*).
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from contextlib import suppress
+from itertools import islice
+from pathlib import Path
+from typing import Any, Final
+
+from pydantic import BaseModel
+
+from jobs.errors import InvalidInput, InvalidRequest, MlxdError, RequestFailed
+from plugins.batch_params import Params, line_of
+from plugins.batch_record import Finished, Record, manifest, results_lines
+from plugins.generate import TEXT
+from plugins.hookspecs import hookimpl
+from plugins.inputs import read_text
+from plugins.items import Item, from_folder, read_items_file
+from plugins.sampling import Message, Reply, Sampling, read_reply
+from plugins.task import Call, ModelHandle, Task, TaskContext
+
+#: What spoils one item and not the batch.
+_ITEM_ERRORS: Final = (InvalidRequest, RequestFailed)
+#: Up to so many finished items each one is checkpointed; beyond, once a second, or writing would grow with the square.
+_SMALL: Final = 500
+
+
+class Batch:
+    """Asks a language model many things at once. *clock* counts seconds."""
+
+    name = "batch"
+    summary = "Run a folder of prompts, a JSONL or a CSV file through a language model"
+    params: type[BaseModel] = Params
+
+    def __init__(self, *, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+
+    def run(self, ctx: TaskContext, params: Params) -> dict[str, Any]:
+        """Do every item that is not done yet, write the manifest and return the counts."""
+        items = _items(ctx, params)
+        run = _Run(ctx, params, items, clock=self._clock)
+        run.finish_open_items()
+        return run.conclude()
+
+
+def _items(ctx: TaskContext, params: Params) -> list[Item]:
+    if params.folder is not None:
+        return from_folder(params.folder, globs=params.globs, recursive=params.recursive)
+    follow = ctx.job.placement.input is None
+    file: Path = params.file  # type: ignore[assignment] # the validator saw to it
+    return read_items_file(file, template=params.template, limit=params.max_items_bytes, follow=follow)
+
+
+class _Run:
+    """One attempt at one batch. Everything but `_answer` happens on the job's thread."""
+
+    def __init__(self, ctx: TaskContext, params: Params, items: list[Item], *, clock: Callable[[], float]) -> None:
+        self._ctx = ctx
+        self._params = params
+        self._items = items
+        self._clock = clock
+        self._prefix = f"{ctx.stem}." if ctx.stem else ""
+        self._schema = params.schema_for_request()
+        self._record = Record.restored(ctx.saved, ctx.directory, {item.key for item in items})
+        self._calls: dict[str, Call] = {}
+        self._ending = False
+        self._started = clock()
+        self._saved_at = float("-inf")
+        self._tokens = 0
+
+    def finish_open_items(self) -> None:
+        """Generate for every item that is not finished, as they come, *concurrency* at a time."""
+        todo = [item for item in self._items if not self._settled(item)]
+        self._tell()
+        if not todo:
+            return
+        try:
+            with self._ctx.models(self._params.model, runtime="lm") as model:
+                self._record.model = self._params.model or model.info.get("ref")
+                self._flow(model, iter(todo))
+        except MlxdError:
+            # A stale fence refuses this, and then there is nothing to save: the job is somebody else's.
+            with suppress(MlxdError):
+                self._save(now=True)
+            raise
+
+    def _settled(self, item: Item) -> bool:
+        if item.key in self._record.done:
+            return True
+        if item.problem is not None:
+            self._fail(item, InvalidInput(item.problem))
+            return True
+        if self._params.only_new and item.file is not None and self._up_to_date(item, item.file):
+            self._record.skipped.add(item.key)
+            return True
+        return False
+
+    def _up_to_date(self, item: Item, file: Path) -> bool:
+        suffix = ".json" if self._params.wants_json else ".txt"
+        try:
+            return (self._ctx.directory / f"{item.output}{suffix}").stat().st_mtime >= file.stat().st_mtime
+        except OSError:
+            return False
+
+    def _flow(self, model: ModelHandle, todo: Iterator[Item]) -> None:
+        pool = ThreadPoolExecutor(self._params.concurrency, thread_name_prefix="mlxd-batch")
+        flying: dict[Future[tuple[Reply, dict[str, Any]]], Item] = {}
+        try:
+            while True:
+                self._ctx.check()
+                for item in islice(todo, self._params.concurrency - len(flying)):
+                    flying[pool.submit(self._answer, model, item)] = item
+                if not flying:
+                    return
+                for future in wait(flying, return_when=FIRST_COMPLETED).done:
+                    self._land(flying.pop(future), future)
+        finally:
+            self._ending = True
+            for call in list(self._calls.values()):
+                call.cancel()
+            pool.shutdown(wait=True, cancel_futures=True)
+
+    def _answer(self, model: ModelHandle, item: Item) -> tuple[Reply, dict[str, Any]]:
+        """Ask for one item and wait; on a thread of the pool."""
+        self._ctx.check()
+        params, messages = self._asked(item)
+        schema = self._schema if params.json_schema == self._params.json_schema else params.schema_for_request()
+        call = model.submit(params.request(messages, schema=schema, stream=False))
+        self._calls[item.key] = call
+        if self._ending:  # it came too late for the round of cancelling in `_flow`
+            call.cancel()
+        try:
+            done = call.result()
+        finally:
+            self._calls.pop(item.key, None)
+        return read_reply(params, done), done
+
+    def _asked(self, item: Item) -> tuple[Sampling, list[Message]]:
+        if item.file is not None:
+            text = read_text(item.file, limit=self._params.max_input_bytes, follow=False).strip()
+            prompt = (self._params.template or TEXT).replace(TEXT, text)
+            return self._params, self._chat([_user(prompt)], self._params.system)
+        line = line_of(item, self._params)
+        messages = line.messages or [_user(line.prompt or "")]
+        own = line.system is not None or any(one.role == "system" for one in messages)
+        return line, self._chat(messages, line.system if own else self._params.system)
+
+    @staticmethod
+    def _chat(messages: list[Message], system: str | None) -> list[Message]:
+        first = [Message.model_construct(role="system", content=system)] if system else []
+        return [*first, *messages]
+
+    def _land(self, item: Item, future: Future[tuple[Reply, dict[str, Any]]]) -> None:
+        try:
+            reply, done = future.result()
+        except _ITEM_ERRORS as error:
+            self._fail(item, error)
+        else:
+            written = self._ctx.output(f"{self._folder(item)}{item.output}{reply.suffix}", reply.body)
+            self._tokens += int(done.get("completion_tokens") or 0)
+            self._record.done[item.key] = Finished.of(_relative(written.path, self._ctx.directory), done)
+            self._save()
+        self._tell()
+
+    def _folder(self, item: Item) -> str:
+        return "" if item.file is not None else self._prefix
+
+    def _fail(self, item: Item, error: MlxdError) -> None:
+        if self._params.on_error == "fail":
+            raise type(error)(f"Item {item.id}: {error.message}", **error.facts)
+        self._record.failed[item.key] = error
+
+    def _save(self, *, now: bool = False) -> None:
+        moment = self._clock()
+        if now or len(self._record.done) <= _SMALL or moment - self._saved_at >= 1.0:
+            self._ctx.checkpoint(self._record.saved())
+            self._saved_at = moment
+
+    def _tell(self) -> None:
+        record, elapsed = self._record, self._clock() - self._started
+        finished = len(record.done) + len(record.failed) + len(record.skipped)
+        speed = f", {self._tokens / elapsed:.0f} tokens/s" if elapsed > 0 and self._tokens else ""
+        failed = f", {len(record.failed)} failed" if record.failed else ""
+        message = f"{finished} of {len(self._items)} items{failed}{speed}"
+        self._ctx.progress(finished, len(self._items), unit="items", message=message)
+
+    def conclude(self) -> dict[str, Any]:
+        """Write results and manifest and return the counts; raise the first item's error if none succeeded."""
+        record = self._record
+        if self._params.file is not None:
+            lines = results_lines(self._items, record, self._ctx.directory)
+            self._ctx.output(f"{self._prefix}results.jsonl", lines)
+        summary = record.summary(len(self._items))
+        content = manifest(self._items, record, {"job": self._ctx.job.id, **summary})
+        written = self._ctx.output(f"{self._prefix}manifest.json", content)
+        self._save(now=True)
+        if len(record.failed) == len(self._items):
+            first = record.failed[self._items[0].key]
+            raise type(first)(f"All {len(self._items)} items failed; the first: {first.message}", **first.facts)
+        return {"text": record.sentence(), **summary, "manifest": str(written.path)}
+
+
+def _relative(path: Path, directory: Path) -> str:
+    return str(path.relative_to(directory) if path.is_relative_to(directory) else path)
+
+
+def _user(text: str) -> Message:
+    return Message.model_construct(role="user", content=text)
+
+
+@hookimpl
+def mlxd_register_tasks(register: Callable[[Task], None]) -> None:
+    """Offer `batch`."""
+    register(Batch())
