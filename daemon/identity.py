@@ -1,0 +1,113 @@
+"""Which file is this: what a stat says of it, and what its content is."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import stat
+from collections.abc import Callable
+from pathlib import Path
+from typing import Final, NamedTuple
+
+from jobs.errors import MlxdError
+
+#: ``SF_DATALESS``: the name is here, the content still in a cloud. Opening it would download it and block until then.
+_DATALESS: Final = 0x40000000
+_CHUNK: Final = 1 << 20
+
+
+class FileChanged(MlxdError):
+    """The file is not the one that was looked at: wait until it holds still again."""
+
+    slug = "file-changed"
+
+
+class HashingStopped(MlxdError):
+    """The daemon is stopping; the file is taken after the next start."""
+
+    slug = "hashing-stopped"
+
+
+class Facts(NamedTuple):
+    """What tells one state of a file from another without reading it."""
+
+    device: int
+    inode: int
+    #: Bytes.
+    size: int
+    #: Last change of the content, nanoseconds; may lie in the future, is only ever compared for equality.
+    mtime_ns: int
+
+    @classmethod
+    def of(cls, status: os.stat_result) -> Facts:
+        """Return the facts in *status*."""
+        return cls(status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns)
+
+
+def is_dataless(status: os.stat_result) -> bool:
+    """Tell whether the content is still in a cloud (macOS; elsewhere stat has no flags)."""
+    return bool(getattr(status, "st_flags", 0) & _DATALESS)
+
+
+def is_regular(status: os.stat_result) -> bool:
+    """Tell whether *status* is of an ordinary file: no link, pipe, socket or device."""
+    return stat.S_ISREG(status.st_mode)
+
+
+def open_still(path: Path, facts: Facts) -> int:
+    """Open the ordinary file *path* for reading and return its descriptor if it is still what *facts* say.
+
+    Never follows a link and never waits for the writer of a pipe.
+
+    Raises:
+        FileChanged: another file, or the same with another content, is there now.
+        OSError: it cannot be opened.
+
+    """
+    descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    try:
+        require_unchanged(descriptor, facts)
+    except BaseException:
+        os.close(descriptor)
+        raise
+    return descriptor
+
+
+def require_unchanged(descriptor: int, facts: Facts) -> None:
+    """Raise `FileChanged` unless the open file is an ordinary one and as *facts* say."""
+    status = os.fstat(descriptor)
+    if not is_regular(status) or Facts.of(status) != facts:
+        raise FileChanged
+
+
+def content_digest(path: Path, facts: Facts, *, stopping: Callable[[], bool] = lambda: False) -> str:
+    """Return the hexadecimal SHA-256 of the file *path*, which is as *facts* say before and after reading.
+
+    Raises:
+        FileChanged: it is not, or was written to meanwhile.
+        HashingStopped: *stopping* said so.
+        OSError: it cannot be read.
+
+    """
+    descriptor = open_still(path, facts)
+    try:
+        digest = hashlib.sha256()
+        while chunk := os.read(descriptor, _CHUNK):
+            digest.update(chunk)
+            if stopping():
+                raise HashingStopped
+        require_unchanged(descriptor, facts)
+    finally:
+        os.close(descriptor)
+    return digest.hexdigest()
+
+
+def place_key(path: Path, facts: Facts) -> str:
+    """Return the key of this file in this state at this place: cheap, needs no reading."""
+    name = os.fsencode(path) + b"\0" + ",".join(map(str, facts)).encode()
+    return "place:" + hashlib.sha256(name).hexdigest()[:40]
+
+
+def content_key(digest: str, fingerprint: str) -> str:
+    """Return the key of a content done in one way, wherever it lies and whatever it is called."""
+    return f"content:{digest}:{fingerprint}"
