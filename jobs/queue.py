@@ -1,0 +1,150 @@
+"""In what order jobs run: huey behind ``put``, ``start`` and ``stop``.
+
+The queue carries hints. Losing, doubling or inventing one does no harm: whoever executes a job claims it in the ledger
+first. Of huey serve the message format, the registry and the worker loop; of its consumer neither the signal handlers
+(SIGTERM would lose work), nor the scheduler thread, nor the main loop (both tick).
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import threading
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, Final
+
+from huey.api import Huey
+from huey.consumer import Consumer
+from huey.registry import Message
+from huey.serializer import Serializer
+
+from jobs.hints import HintFile
+from jobs.model import Lane
+from jobs.storage import LaneStorage
+
+log = logging.getLogger(__name__)
+
+#: What every message says it is for. Fixed, because huey would otherwise use our module path, and renaming a module
+#: would lose what is waiting.
+TASK_NAME: Final = "mlxd.run_job"
+
+_VERSION: Final = 1
+_LONGEST_ID: Final = 64
+
+
+class HintSerializer(Serializer):  # type: ignore[misc]  # huey has no types
+    """Messages as JSON, one kind only; huey's own are pickles, which run whatever the file says."""
+
+    def _serialize(self, data: Message) -> bytes:
+        (job_id,) = data.args
+        return json.dumps({"name": data.name, "job_id": job_id, "v": _VERSION}, separators=(",", ":")).encode()
+
+    def _deserialize(self, data: bytes) -> Message:
+        hint = json.loads(data)
+        match hint:
+            case {"name": str(name), "job_id": str(job_id), "v": 1} if len(job_id) <= _LONGEST_ID:
+                return Message(id=job_id, name=name, args=(job_id,), kwargs={})
+            case _:
+                raise ValueError("not a hint of ours")
+
+
+class LaneHuey(Huey):  # type: ignore[misc]  # huey has no types
+    """huey for one lane."""
+
+    def dequeue(self) -> Any:
+        """Return the next task that can be read, or None when the lane closes; unreadable messages are dropped."""
+        while (data := self.storage.dequeue()) is not None:
+            try:
+                return self.deserialize_task(data)
+            except Exception as error:  # noqa: BLE001 - whatever a foreign message provokes, the next one is served
+                log.warning("Skipped a broken queue message: %s", error, extra={"action": "hint_skipped"})
+        return None
+
+
+class LaneConsumer(Consumer):  # type: ignore[misc]  # huey has no types
+    """The worker threads of one lane and nothing else of huey's consumer."""
+
+    def start(self) -> None:
+        """Start the worker threads."""
+        for thread in self.threads:
+            thread.start()
+
+    @property
+    def threads(self) -> list[threading.Thread]:
+        """Return the worker threads."""
+        return [thread for _, thread in self.worker_threads]
+
+    def _create_process(self, process: Any, name: str) -> threading.Thread:
+        thread: threading.Thread = super()._create_process(process, f"{self.huey.name}-{name.lower()}")
+        return thread
+
+
+class JobQueue:
+    """Calls *execute* with job ids, each lane on as many threads as *workers* says. The file is *path*.
+
+    What *execute* raises is logged; saying what became of the job is its own business.
+    """
+
+    def __init__(self, path: Path, execute: Callable[[str], None], *, workers: Mapping[Lane, int]) -> None:
+        self._file = HintFile(path)
+        self._lanes: dict[Lane, tuple[LaneHuey, Callable[..., Any], LaneConsumer]] = {}
+        run_job = _guarded(execute)
+        for lane in Lane:
+            huey = LaneHuey(
+                lane.value, results=False, serializer=HintSerializer(), storage_class=LaneStorage, file=self._file
+            )
+            task = huey.task()(run_job)
+            self._lanes[lane] = huey, task.s, LaneConsumer(huey, workers=workers.get(lane, 0), periodic=False)
+
+    def put(self, job_id: str, *, lane: Lane = Lane.NORMAL, priority: int = 0) -> None:
+        """Hint that *job_id* may run: at once if a worker of *lane* is free, else higher *priority* first.
+
+        Cheap, never blocks for long, and does nothing if the same hint waits already.
+        """
+        huey, task, _ = self._lanes[lane]
+        huey.enqueue(task(job_id, priority=priority))
+
+    def start(self) -> None:
+        """Start the workers; hints of the last time are served too."""
+        for _, _, consumer in self._lanes.values():
+            consumer.start()
+
+    def stop(self, timeout: float) -> bool:
+        """Let each worker finish its call and end it; return whether all had ended within *timeout* seconds.
+
+        Hints that nobody took stay on disk. A worker that is still busy ends after its call.
+        """
+        deadline = time.monotonic() + timeout
+        for huey, _, consumer in self._lanes.values():
+            consumer.stop_flag.set()
+            huey.storage.close()
+        threads = [thread for _, _, consumer in self._lanes.values() for thread in consumer.threads]
+        for thread in threads:
+            if thread.ident is not None:
+                thread.join(max(deadline - time.monotonic(), 0))
+        self._file.close()
+        return not any(thread.is_alive() for thread in threads)
+
+    def clear(self) -> None:
+        """Forget every waiting hint."""
+        for huey, _, _ in self._lanes.values():
+            huey.storage.flush_queue()
+
+    def waiting(self) -> int:
+        """Return how many hints wait, over all lanes."""
+        return sum(huey.storage.queue_size() for huey, _, _ in self._lanes.values())
+
+
+def _guarded(execute: Callable[[str], None]) -> Callable[[str], None]:
+    """Return the huey task function."""
+
+    def run_job(job_id: str) -> None:
+        try:
+            execute(job_id)
+        except BaseException:  # a plugin's SystemExit must not end the worker either: nobody would start another
+            log.exception("Executing a job failed", extra={"action": "execute_failed", "job": job_id})
+
+    run_job.__module__, _, run_job.__name__ = TASK_NAME.rpartition(".")
+    return run_job
