@@ -1,0 +1,132 @@
+"""What a model will need in memory, from its safetensors headers and its configuration. Imports no MLX.
+
+Measured (mlx 0.32): the tensors' spans in the headers equal MLX's active memory after loading to within bytes; the KV
+cache takes ``2 * layers * kv_heads * head_dim * bytes`` a token and grows with the context.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib.metadata
+import json
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Final
+
+from jobs.errors import ModelBroken
+from plugins.runtime import Estimate
+from plugins.weights import FLOATS, Tensor, read_headers
+
+#: A runner without a model: interpreter, MLX, transformers, bytes (measured: 74 to 90 MB).
+PROCESS: Final = 90 * 1024**2
+#: Tokens of context that are reckoned with unless the option ``context`` says otherwise.
+CONTEXT: Final = 8192
+#: Quantised models whose float32 form is at most this many bytes are dequantised on a CPU, where that is faster.
+DEQUANTISE_BELOW: Final = 1024**3
+#: Seconds of audio that are reckoned with.
+AUDIO_S: Final = 3600
+
+_PREFERRED_BYTES: Final = {"float32": 4, "float16": 2, "bfloat16": 2}
+
+
+def estimate_lm(model: Path, options: Mapping[str, Any]) -> Estimate:
+    """Estimate a language model for mlx-lm. Raises as `plugins.runtime.Runtime.estimate` does."""
+    config = read_config(model)
+    tensors = read_headers(_weights(model, "model*.safetensors"))
+    weights = loaded_bytes(tensors, config, str(options.get("dtype", "auto")))
+    text = text_config(config)
+    context = min(int(options.get("context") or CONTEXT), _context_length(text) or CONTEXT)
+    # Activations and the allocator's slack grow with the model; a twentieth was enough in every measurement.
+    return Estimate(weights, PROCESS + context * kv_bytes_per_token(text) + weights // 20)
+
+
+def estimate_whisper(model: Path, options: Mapping[str, Any]) -> Estimate:
+    """Estimate a Whisper model for mlx-whisper. Raises as `plugins.runtime.Runtime.estimate` does."""
+    config = read_config(model)
+    tensors = read_headers(_weights(model, "weights.safetensors"))
+    weights = loaded_bytes(tensors, config, str(options.get("dtype", "auto")))
+    state, layers = _whole(config, "n_audio_state"), _whole(config, "n_text_layer")
+    window = 1500 * state * 4 * (2 * layers + 16)  # cross-attention caches and the encoder's activations
+    mel = AUDIO_S * 100 * _whole(config, "n_mels") * 4
+    samples = AUDIO_S * 16_000 * 4
+    return Estimate(weights, PROCESS + window + mel + samples)
+
+
+def read_config(model: Path) -> dict[str, Any]:
+    """Return a model folder's ``config.json``."""
+    path = model / "config.json"
+    try:
+        config = json.loads(path.read_bytes())
+    except (OSError, ValueError, RecursionError) as error:
+        raise ModelBroken(f"config.json in {model} cannot be read: {error}.", file=str(path)) from error
+    if not isinstance(config, dict):
+        raise ModelBroken(f"config.json in {model} is not a JSON object.", file=str(path))
+    return config
+
+
+def text_config(config: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return the language model's part of *config*: multimodal models nest it."""
+    nested = config.get("text_config")
+    return {**config, **nested} if isinstance(nested, Mapping) else config
+
+
+def kv_bytes_per_token(config: Mapping[str, Any], element: int | None = None) -> int:
+    """Return the bytes one token takes in the KV cache of all layers; 0 when *config* does not say."""
+    layers, heads = _whole(config, "num_hidden_layers"), _whole(config, "num_attention_heads")
+    kv_heads = _whole(config, "num_key_value_heads") or heads
+    head = _whole(config, "head_dim") or (_whole(config, "hidden_size") // heads if heads else 0)
+    return 2 * layers * kv_heads * head * (element or (4 if cpu_expected() else 2))
+
+
+def loaded_bytes(tensors: Mapping[str, Tensor], config: Mapping[str, Any], dtype: str) -> int:
+    """Return what *tensors* take once loaded and cast as the option *dtype* says (see `plugins.precision`)."""
+    stored = sum(tensor.nbytes for tensor in tensors.values())
+    if dtype == "keep" or (dtype == "auto" and not cpu_expected()):
+        return stored
+    element = _PREFERRED_BYTES.get(dtype, 4)
+    quantised = config.get("quantization") or config.get("quantization_config")
+    if isinstance(quantised, Mapping) and dtype == "auto":
+        bits = quantised.get("bits")
+        unpacked = _unpacked_bytes(tensors, bits if isinstance(bits, int) and bits > 0 else 4)
+        if unpacked <= DEQUANTISE_BELOW:
+            return unpacked
+    return sum(one.elements * element if one.dtype in FLOATS else one.nbytes for one in tensors.values())
+
+
+def cpu_expected() -> bool:
+    """Whether MLX will compute on the CPU here, told without importing it."""
+    return sys.platform != "darwin" and not _has_cuda()
+
+
+@functools.cache
+def _has_cuda() -> bool:
+    names = {dist.name.lower().replace("_", "-") for dist in importlib.metadata.distributions() if dist.name}
+    return bool(names & {"mlx-cuda", "mlx-cuda-12", "mlx-cuda-13"}) and Path("/dev/nvidiactl").exists()
+
+
+def _unpacked_bytes(tensors: Mapping[str, Tensor], bits: int) -> int:
+    """Return the float32 size of quantised *tensors*: packed words unpacked, scales and biases gone."""
+    total = 0
+    for name, tensor in tensors.items():
+        if tensor.dtype == "U32":
+            total += tensor.elements * 32 // bits * 4
+        elif not name.endswith((".scales", ".biases")):
+            total += tensor.elements * 4
+    return total
+
+
+def _weights(model: Path, pattern: str) -> list[Path]:
+    if found := sorted(model.glob(pattern)):
+        return found
+    raise ModelBroken(f"{model} has no {pattern}.", file=str(model / pattern))
+
+
+def _context_length(config: Mapping[str, Any]) -> int:
+    return _whole(config, "max_position_embeddings")
+
+
+def _whole(config: Mapping[str, Any], key: str) -> int:
+    """Return a whole number of *config*, 0 when it is missing or is none."""
+    found = config.get(key)
+    return found if isinstance(found, int) and not isinstance(found, bool) and found > 0 else 0
