@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import threading
 import time
@@ -17,7 +18,7 @@ from daemon.events import Hub
 from jobs.errors import JobCancelled, LedgerUnavailable, MlxdError
 from jobs.ledger import Ledger
 from jobs.model import Job, Lane, OutputFile, Progress
-from jobs.outputs import OutputWriter
+from jobs.outputs import OutputWriter, safe_name
 from plugins.task import Call, ModelHandle, OnEvent, Task
 
 #: Seconds between two progress writes to the ledger, and between two progress events to listeners.
@@ -283,9 +284,11 @@ class RunContext:
         self._saved = data
         self._world.ledger.checkpoint(self.job.id, self.job.fence, data)
 
-    def run(self, task: str, params: Mapping[str, Any], *, stem: str | None = None) -> dict[str, Any]:
+    def run(
+        self, task: str, params: Mapping[str, Any], *, stem: str | None = None, outputs: bool = True
+    ) -> dict[str, Any]:
         """Run another task as a step of this job."""
-        step = _Step(self, task, stem=stem)
+        step = _Step(self, task, stem=stem, outputs=outputs)
         given = self._world.parse(task, {**step.settings, **params})
         return dict(self._world.task(task).run(step, given))
 
@@ -293,15 +296,16 @@ class RunContext:
 class _Step:
     """A step's view of its job: everything is the job's, only the settings, the stem and the checkpoint are its own."""
 
-    def __init__(self, parent: RunContext, task: str, *, stem: str | None) -> None:
+    def __init__(self, parent: RunContext, task: str, *, stem: str | None, outputs: bool) -> None:
         self._parent = parent
         self.job = parent.job
-        self.settings: Mapping[str, Any] = parent._world.settings(task)  # noqa: SLF001 - two halves of one thing
+        self.settings: Mapping[str, Any] = parent._world.settings(task)
         self.stem = stem or parent.stem
         self.directory = parent.directory
         self.log = parent.log
         self.check, self.models, self.progress = parent.check, parent.models, parent.progress
-        self.emit, self.output, self.run = parent.emit, parent.output, parent.run
+        self.emit, self.run = parent.emit, parent.run
+        self.output = parent.output if outputs else self._unwritten
 
     @property
     def cancelled(self) -> bool:
@@ -309,7 +313,13 @@ class _Step:
 
     @property
     def saved(self) -> dict[str, Any] | None:
-        return self._parent._saved.get("step")  # noqa: SLF001 - see above
+        return self._parent._saved.get("step")
 
     def checkpoint(self, data: Mapping[str, Any]) -> None:
-        self._parent._save({"task": self._parent.saved, "step": dict(data)})  # noqa: SLF001 - see above
+        self._parent._save({"task": self._parent.saved, "step": dict(data)})
+
+    def _unwritten(self, name: str, data: str | bytes) -> OutputFile:
+        """Describe the file that is not wanted."""
+        content = data.encode() if isinstance(data, str) else data
+        digest = hashlib.sha256(content).hexdigest()
+        return OutputFile(path=self.directory / safe_name(name), size=len(content), sha256=digest)

@@ -10,7 +10,6 @@ import logging
 import threading
 from collections.abc import Callable
 from datetime import datetime
-from pathlib import Path
 from typing import Final, Protocol
 
 from daemon.executor import Executor
@@ -128,17 +127,3 @@ class Dispatcher:
             return self._every
         return min(self._every, max(0.0, (due - self._clock()).total_seconds()))
 
-
-def settled_late(job: Job) -> Path | None:
-    """Return the input of a finished job that should have been moved away, but is still there untouched.
-
-    The daemon may have died between the commit and the move. A file that is younger than the job's start is another.
-    """
-    path = job.placement.input
-    if job.state is not State.SUCCEEDED or path is None or job.started_at is None:
-        return None
-    try:
-        untouched = path.lstat().st_mtime < job.started_at.timestamp()
-    except OSError:
-        return None
-    return path if untouched else None

@@ -7,11 +7,12 @@ import os
 import time
 from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
-from typing import Any, Final, Protocol
+from typing import Any, Protocol
 
 import psutil
 
 from daemon import metrics
+from daemon.aftermath import PULL
 from daemon.config import Config
 from daemon.dispatcher import Dispatcher
 from daemon.events import STATE, Hub
@@ -33,10 +34,6 @@ from jobs.errors import LedgerUnavailable, QueueFull
 from jobs.ledger import Ledger
 from jobs.model import Job, Lane, NewJob, Placement, Source, State
 from plugins.manager import PluginManager
-
-#: Name of the built-in task that fetches models.
-PULL: Final = "pull"
-
 
 class Folders(Protocol):
     """What the service needs of the watcher."""
@@ -78,6 +75,8 @@ class Service:
         self._folders: Folders | None = None
         self._started = time.monotonic()
         self._draining = False
+        #: What is wrong with the configuration, while the daemon serves without it.
+        self.config_problem: str | None = None
 
     def watch(self, folders: Folders) -> None:
         """Take the watcher, which itself submits through this service."""
@@ -94,7 +93,7 @@ class Service:
 
         """
         if self._draining:
-            raise QueueFull("mlxd is stopping; submit again when it is back.", retry_after_s=5)
+            raise QueueFull("mlxd is stopping; submit again when it is back.", retry_after=5)
         # Validated with the settings' defaults under it, kept without: a job says what its submitter said.
         settings = self._config().tasks.get(new.task, {})
         self._plugins.parse(new.task, {**settings, **new.params})
@@ -217,7 +216,7 @@ class Service:
 
     def health(self) -> Health:
         """Return the daemon at a glance; answers also while the ledger does not."""
-        problems = [problem for problem in (self._dispatcher.problem, *self._folder_problems()) if problem]
+        problems = [self.config_problem, self._dispatcher.problem, *self._folder_problems()]
         problems += [
             f"plugin {one.name}: {one.problem}" for one in self._plugins.status() if one.problem and one.enabled
         ]
@@ -227,7 +226,7 @@ class Service:
             counts, problems = {}, [*problems, error.message]
         models = self._models.status()
         return Health(
-            status=Condition.DRAINING if self._draining else Condition.DEGRADED if problems else Condition.OK,
+            status=Condition.DRAINING if self._draining else Condition.DEGRADED if any(problems) else Condition.OK,
             version=importlib.metadata.version("mlxd"),
             pid=os.getpid(),
             uptime_s=round(time.monotonic() - self._started, 3),
@@ -239,7 +238,7 @@ class Service:
                 used_bytes=sum(model.memory_bytes or model.estimate_bytes or 0 for model in models if model.pid),
                 daemon_bytes=psutil.Process().memory_info().rss,
             ),
-            problems=tuple(dict.fromkeys(problems)),
+            problems=tuple(dict.fromkeys(problem for problem in problems if problem)),
         )
 
     def metrics(self) -> str:
@@ -263,13 +262,6 @@ class Service:
     def drain(self) -> None:
         """Take no more jobs."""
         self._draining = True
-
-    def job_ended(self, job: Job) -> None:
-        """Do what follows a job's end: plugins hear of it, and a fetched model lets the jobs that wait for it go on."""
-        if job.terminal:
-            self._plugins.job_finished(job)
-        if job.task == PULL and job.state is State.SUCCEEDED:
-            self.unblock()
 
     def _folder_problems(self) -> list[str]:
         return [f"folder {folder.path}: {folder.problem}" for folder in self.folders() if folder.problem]

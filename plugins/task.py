@@ -6,7 +6,7 @@ import logging
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Final, Protocol
 
 from pydantic import BaseModel
 
@@ -14,6 +14,10 @@ from jobs.model import Job, OutputFile
 
 #: What a request tells while it runs: a kind ("token", "segment", "progress", ...) and JSON data.
 OnEvent = Callable[[str, Mapping[str, Any]], None]
+
+#: While a job's parameters are validated, pydantic's context (``info.context``) holds under this key a function
+#: ``(task, params) -> dict``: a task that runs others can validate their parameters with it before the job is accepted.
+VALIDATE: Final = "mlxd_validate"
 
 
 class Call(Protocol):
@@ -51,13 +55,15 @@ class TaskContext(Protocol):
     job: Job
     #: The settings of this task from the configuration: ``[tasks.<name>]``.
     settings: Mapping[str, Any]
-    #: What `checkpoint` saved in an earlier attempt, or None.
-    saved: dict[str, Any] | None
     #: Where this job's output files go.
     directory: Path
     #: File name without suffix that outputs should be named after, if the submitter said so.
     stem: str | None
     log: logging.LoggerAdapter[logging.Logger]
+
+    @property
+    def saved(self) -> dict[str, Any] | None:
+        """What `checkpoint` saved in an earlier attempt, or None."""
 
     @property
     def cancelled(self) -> bool:
@@ -90,8 +96,18 @@ class TaskContext(Protocol):
     def checkpoint(self, data: Mapping[str, Any]) -> None:
         """Durably save where the task is (JSON, small): the next attempt finds it in `saved`."""
 
-    def run(self, task: str, params: Mapping[str, Any], *, stem: str | None = None) -> dict[str, Any]:
-        """Run another task as a step of this job and return its result (the steps of a pipeline)."""
+    def run(
+        self, task: str, params: Mapping[str, Any], *, stem: str | None = None, outputs: bool = True
+    ) -> dict[str, Any]:
+        """Run another task as a step of this job and return its result (the steps of a pipeline).
+
+        With *outputs* false the step's `output` writes nothing: only its result counts.
+
+        Raises:
+            InvalidParams: *params* do not fit *task*.
+            UnknownTask: no loaded plugin offers it.
+
+        """
 
 
 class Task(Protocol):

@@ -1,0 +1,88 @@
+"""What follows a job's end: the watched input is settled, plugins hear of it, jobs that waited for it go on.
+
+All of it happens after the commit, so all of it may be lost with the power; `catch_up` does at the next start what
+matters to people: an input that should have been moved away is moved away.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from pathlib import Path
+from typing import Final
+
+from jobs.errors import MlxdError
+from jobs.ledger import Ledger
+from jobs.model import After, Job, State
+from jobs.outputs import clear_error_sidecar, settle_input, write_error_sidecar
+from plugins.manager import PluginManager
+
+log = logging.getLogger(__name__)
+
+#: Name of the built-in task that fetches models.
+PULL: Final = "pull"
+#: How many finished jobs are looked at after a start.
+_LOOK_BACK: Final = 1000
+_TROUBLE: Final = frozenset({State.FAILED, State.QUARANTINED, State.BLOCKED})
+
+
+class Aftermath:
+    """Called with every job that left the running state, on its worker's thread. *unblock* wakes blocked jobs."""
+
+    def __init__(self, *, plugins: PluginManager, unblock: Callable[[], object]) -> None:
+        self._plugins = plugins
+        self._unblock = unblock
+
+    def __call__(self, job: Job) -> None:
+        """Do what follows; nothing here can fail the job any more."""
+        if job.placement.input is not None:
+            self._settle(job, job.placement.input)
+        if job.terminal:
+            self._plugins.job_finished(job)
+        if job.task == PULL and job.state is State.SUCCEEDED:
+            self._unblock()
+
+    def catch_up(self, ledger: Ledger) -> int:
+        """Settle inputs whose jobs finished just before the daemon died; return how many."""
+        late = [job for job in ledger.find(states=(State.SUCCEEDED,), source="folder", limit=_LOOK_BACK) if _late(job)]
+        for job in late:
+            self(job)
+        return len(late)
+
+    def _settle(self, job: Job, path: Path) -> None:
+        try:
+            if job.state is State.SUCCEEDED:
+                clear_error_sidecar(path)
+                settle_input(path, job.placement.after)
+            elif job.state in _TROUBLE and path.exists():
+                write_error_sidecar(path, _explanation(job))
+        except (MlxdError, OSError) as error:
+            log.warning(
+                "The input could not be settled: %s", error, extra={"action": "settle_failed", **job.log_context}
+            )
+
+
+def _late(job: Job) -> bool:
+    """Tell whether the input should have gone, but is still there untouched; a younger file is another one."""
+    path = job.placement.input
+    if path is None or job.placement.after is After.LEAVE or job.started_at is None:
+        return False
+    try:
+        return path.lstat().st_mtime < job.started_at.timestamp()
+    except OSError:
+        return False
+
+
+def _explanation(job: Job) -> str:
+    """Return what the sidecar beside a failed input says."""
+    error = job.error
+    lines = [
+        f"mlxd could not do the task {job.task!r} with this file.",
+        "",
+        error.message if error else "The reason is not known.",
+        "",
+        f"Job {job.id}, {job.state.value}, {job.failures or job.attempts} attempt(s).",
+        f"Details: mlxd show {job.id}",
+        f"Try again: mlxd retry {job.id}",
+    ]
+    return "\n".join(lines) + "\n"

@@ -1,0 +1,274 @@
+"""The executor: one claim, one run, one ending, whatever the task does."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+from fakes_daemon import Bench, FakeModels
+
+from jobs.errors import InvalidInput, LedgerUnavailable, ModelMissing, RequestFailed, RunnerDied
+from jobs.model import Job, NewJob, State
+
+
+@pytest.fixture(name="bench")
+def _bench(tmp_path: Path) -> Iterator[Bench]:
+    bench = Bench(tmp_path)
+    yield bench
+    bench.close()
+
+
+def add(bench: Bench, task: str, **more: object) -> Job:
+    return bench.ledger.add(NewJob(task=task, **more))[0]  # type: ignore[arg-type]
+
+
+def test_success(bench: Bench) -> None:
+    """A task's result and output files are recorded, and the end is told once."""
+
+    def run(ctx, params):
+        ctx.output("a.txt", "hello")
+        return {"text": "hello"}
+
+    bench.task("t", run)
+    job = add(bench, "t")
+    bench.executor.execute(job.id)
+
+    done = bench.ledger.get(job.id)
+    assert (done.state, done.result, done.attempts) == (State.SUCCEEDED, {"text": "hello"}, 1)
+    assert [output.path.read_text() for output in done.outputs] == ["hello"]
+    assert [job.id] == [each.id for each in bench.ended]
+    assert bench.executor.running() == []
+
+
+def test_stale_hint_does_nothing(bench: Bench) -> None:
+    """A doubled hint and one for a job that never was run nothing."""
+    runs: list[int] = []
+    bench.task("t", lambda ctx, params: runs.append(1) or {})
+    job = add(bench, "t")
+    bench.executor.execute(job.id)
+    bench.executor.execute(job.id)
+    bench.executor.execute("nosuchjob0")
+
+    assert runs == [1]
+
+
+def test_settings_are_under_the_params(bench: Bench) -> None:
+    """A task's settings from the configuration apply where the job says nothing."""
+    seen = {}
+    bench.settings["t"] = {"a": 1, "b": 1}
+    bench.task("t", lambda ctx, params: seen.update(params.model_dump()) or {})
+    bench.executor.execute(add(bench, "t", params={"b": 2}).id)
+
+    assert (seen["a"], seen["b"]) == (1, 2)
+
+
+def test_wrong_params_fail_at_once(bench: Bench) -> None:
+    """Parameters that do not fit (settings may have changed since) fail the job without a retry."""
+    bench.task("t", lambda ctx, params: {})
+    job = add(bench, "t", params={"wrong": 1})
+    bench.executor.execute(job.id)
+
+    done = bench.ledger.get(job.id)
+    assert (done.state, done.error.type) == (State.FAILED, "invalid-params")
+
+
+def test_retryable_failure_comes_back_later(bench: Bench) -> None:
+    """A retryable error requeues the job for later until the error budget is spent."""
+
+    def run(ctx, params):
+        raise RequestFailed("busy")
+
+    bench.task("t", run)
+    job = add(bench, "t", max_failures=2)
+    bench.executor.execute(job.id)
+    waiting = bench.ledger.get(job.id)
+    bench.executor.execute(job.id)  # not due yet
+
+    assert (State.QUEUED, bench.clock.now + timedelta(seconds=10)) == (waiting.state, waiting.not_before)
+    assert bench.ledger.get(job.id).attempts == 1
+    assert [job.id] == [each.id for each in bench.again]
+
+    bench.clock.advance(11)
+    bench.executor.execute(job.id)
+    assert State.FAILED is bench.ledger.get(job.id).state
+
+
+@pytest.mark.parametrize(
+    ("error", "kind"),
+    [(InvalidInput("empty"), "invalid-input"), (ValueError("bug"), "task-error"), (SystemError(), "task-error")],
+)
+def test_hopeless_failure_is_final(bench: Bench, error: Exception, kind: str) -> None:
+    """A bad input or a bug in the task fails the job at once, with a sentence."""
+
+    def run(ctx, params):
+        raise error
+
+    bench.task("t", run)
+    job = add(bench, "t")
+    bench.executor.execute(job.id)
+
+    done = bench.ledger.get(job.id)
+    assert (State.FAILED, kind) == (done.state, done.error.type)
+    assert done.error.message
+
+
+def test_result_must_be_a_mapping(bench: Bench) -> None:
+    """A plugin that returns nonsense fails its own job with a sentence."""
+    bench.task("t", lambda ctx, params: "text")  # type: ignore[arg-type,return-value]
+    job = add(bench, "t")
+    bench.executor.execute(job.id)
+
+    assert "mapping" in bench.ledger.get(job.id).error.message
+
+
+def test_dead_runner_spends_the_crash_budget(bench: Bench) -> None:
+    """A job whose runner dies three times is quarantined; its error budget stays untouched."""
+
+    def run(ctx, params):
+        raise RunnerDied("killed by signal 9", signal=9)
+
+    bench.task("t", run)
+    job = add(bench, "t")
+    for _ in range(2):
+        bench.executor.execute(job.id)
+        assert State.QUEUED is bench.ledger.get(job.id).state
+    bench.executor.execute(job.id)
+
+    done = bench.ledger.get(job.id)
+    assert (done.state, done.crashes, done.failures) == (State.QUARANTINED, 3, 0)
+
+
+def test_missing_things_block(bench: Bench) -> None:
+    """A missing model, and a task whose plugin is gone, block the job and cost no attempt."""
+
+    def run(ctx, params):
+        raise ModelMissing("not here; mlxd models pull x", model="x")
+
+    bench.task("t", run)
+    for job in (add(bench, "t"), add(bench, "gone")):
+        bench.executor.execute(job.id)
+        done = bench.ledger.get(job.id)
+        assert (done.state, done.attempts) == (State.BLOCKED, 0)
+        assert done.error is not None
+
+
+def test_cancel_reaches_the_call_under_way(tmp_path: Path) -> None:
+    """Cancelling a running job cancels its request, ends it as cancelled, and gives the lease back."""
+    models = FakeModels(None)
+    bench = Bench(tmp_path, models=models)
+
+    def run(ctx, params):
+        with ctx.models("m", runtime="lm") as model:
+            return model.submit({"prompt": "x"}).result()
+
+    bench.task("t", run)
+    job = add(bench, "t")
+    worker = threading.Thread(target=bench.executor.execute, args=(job.id,))
+    worker.start()
+    assert models.submitted.wait(10)
+    assert State.RUNNING is bench.ledger.cancel(job.id).state
+    assert bench.executor.cancel(job.id)
+    worker.join(10)
+
+    assert State.CANCELLED is bench.ledger.get(job.id).state
+    assert (models.leased, models.released, models.calls[0].cancelled) == (1, 1, True)
+    assert not bench.executor.cancel(job.id)
+    bench.close()
+
+
+def test_cancel_between_claim_and_run(bench: Bench) -> None:
+    """A cancellation that comes before the job can be found still stops it before the task runs."""
+    ran: list[int] = []
+    bench.task("t", lambda ctx, params: ran.append(1) or {})
+    job = add(bench, "t")
+    claim = bench.ledger.claim
+
+    def claimed_and_cancelled(job_id: str, owner: str) -> Job | None:
+        got = claim(job_id, owner)
+        bench.ledger.cancel(job_id)
+        return got
+
+    bench.ledger.claim = claimed_and_cancelled  # type: ignore[method-assign]
+    bench.executor.execute(job.id)
+
+    assert (bench.ledger.get(job.id).state, ran) == (State.CANCELLED, [])
+
+
+def test_drain_puts_the_job_back(tmp_path: Path) -> None:
+    """Draining returns a running job to the queue at no cost, and nothing more is claimed."""
+    models = FakeModels(None)
+    bench = Bench(tmp_path, models=models)
+
+    def run(ctx, params):
+        ctx.checkpoint({"page": 3})
+        with ctx.models(None, runtime="lm") as model:
+            return model.submit({}).result()
+
+    bench.task("t", run)
+    job, later = add(bench, "t"), add(bench, "t")
+    worker = threading.Thread(target=bench.executor.execute, args=(job.id,))
+    worker.start()
+    assert models.submitted.wait(10)
+    bench.executor.drain(gently=True)
+    assert [job.id] == [each.id for each in bench.executor.running()], "a normal job may finish while there is time"
+    bench.executor.drain(gently=False)
+    assert bench.executor.wait_idle(10)
+    worker.join(10)
+    bench.executor.execute(later.id)
+
+    back = bench.ledger.get(job.id)
+    assert (back.state, back.attempts, bench.ledger.checkpointed(job.id)) == (State.QUEUED, 0, {"task": {"page": 3}})
+    assert State.QUEUED is bench.ledger.get(later.id).state
+    assert bench.again == [], "nothing is put back into a queue that is stopping"
+    bench.close()
+
+
+def test_lost_fence_is_dropped(bench: Bench) -> None:
+    """An attempt that lost its job to another writes nothing and tells nobody."""
+
+    def run(ctx, params):
+        bench.ledger.recover("somebody-else")
+        return {"text": "late"}
+
+    bench.task("t", run)
+    job = add(bench, "t")
+    bench.executor.execute(job.id)
+
+    assert (bench.ledger.get(job.id).state, bench.ended) == (State.QUEUED, [])
+
+
+def test_unwritten_end_leaves_an_orphan(bench: Bench) -> None:
+    """When the ledger fails at the end of a job, the job is found as an orphan, and not while it runs."""
+    inside: list[list[Job]] = []
+
+    def run(ctx, params):
+        inside.append(bench.executor.orphans())
+        return {}
+
+    def full(*args: object, **more: object) -> Job:
+        raise LedgerUnavailable("disk full")
+
+    bench.task("t", run)
+    bench.ledger.finish = full  # type: ignore[method-assign]
+    job = add(bench, "t")
+    bench.executor.execute(job.id)
+
+    assert inside == [[]]
+    assert [job.id] == [each.id for each in bench.executor.orphans()]
+
+
+def test_unclaimable_ledger_is_survived(bench: Bench) -> None:
+    """A ledger that cannot be written at the claim leaves the worker alive and the job where it was."""
+
+    def full(*args: object) -> Job:
+        raise LedgerUnavailable("disk full")
+
+    bench.task("t", lambda ctx, params: {})
+    job = add(bench, "t")
+    bench.ledger.claim = full  # type: ignore[method-assign]
+    bench.executor.execute(job.id)
+
+    assert State.QUEUED is bench.ledger.get(job.id).state
