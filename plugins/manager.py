@@ -25,16 +25,12 @@ from plugins import hookspecs, shapes, sources
 from plugins.complaints import complaints
 from plugins.runtime import Runtime
 from plugins.sources import Source
-from plugins.task import Task
+from plugins.task import VALIDATE, Task
 
 log = logging.getLogger(__name__)
 
 #: What somebody else's code may throw at us: sys.exit() at import must not end the daemon.
 _ANYTHING = (Exception, SystemExit)
-
-#: Under this key a params model finds, in pydantic's validation context, a function ``(task, params) -> dict`` that
-#: validates another task's parameters.
-VALIDATE = "mlxd_validate"
 
 
 class PluginInfo(NamedTuple):
