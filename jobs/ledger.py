@@ -14,13 +14,12 @@ from pathlib import Path
 from typing import Any, Final
 
 from sqlalchemy import Connection, case, func, insert, select, update
-from sqlalchemy.dialects.sqlite import insert as upsert
 
 from jobs import database, moves
 from jobs.model import TRANSITIONS, ErrorInfo, Job, Lane, NewJob, OutputFile, Progress, State, new_job_id
 from jobs.rows import jsonable, new_row, path_key, printable, select_jobs, to_job
 from jobs.schema import intents, jobs, notes
-from jobs.statements import admit, change, find_job, held_seq, remember, repeated_job, seen_job, take_note
+from jobs.statements import admit, change, find_job, held_seq, note_intent, remember, repeated_job, seen_job, take_note
 
 _CLAIMABLE: Final = tuple(state.value for state, following in TRANSITIONS.items() if State.RUNNING in following)
 _LANE_ORDER: Final = {lane.value: rank for rank, lane in enumerate(Lane)}
@@ -187,17 +186,14 @@ class Ledger:
 
     def intend(self, job_id: str, fence: int, output: OutputFile) -> None:
         """Note that the running job is about to give *output* its final name."""
-        values = {"key": path_key(output.path), "size": output.size, "sha256": output.sha256}
         with self._db.write() as connection:
-            seq = held_seq(connection, job_id, fence)
-            statement = upsert(intents).values(seq=seq, path=output.path, **values)
-            connection.execute(statement.on_conflict_do_update(index_elements=["seq", "path"], set_=values))
+            note_intent(connection, held_seq(connection, job_id, fence), output)
 
-    def intended(self, job_id: str) -> dict[Path, str]:
-        """Return the files that the job wrote or meant to write, each with the SHA-256 of its content."""
-        query = select(intents.c.path, intents.c.sha256).join(jobs, jobs.c.seq == intents.c.seq)
+    def intended(self, job_id: str) -> dict[Path, frozenset[str]]:
+        """Return the files that the job wrote or meant to write, each with the SHA-256 of every content it may have."""
+        query = select(intents.c.path, intents.c.contents).join(jobs, jobs.c.seq == intents.c.seq)
         with self._db.read() as connection:
-            return {row.path: row.sha256 for row in connection.execute(query.where(jobs.c.id == job_id))}
+            return {row.path: frozenset(row.contents) for row in connection.execute(query.where(jobs.c.id == job_id))}
 
     def is_output(self, path: Path) -> bool:
         """Return whether any job wrote, or meant to write, the absolute *path*."""

@@ -128,8 +128,8 @@ intents = Table(
     Column("path", PathText, primary_key=True),
     # The path in Unicode's composed form: macOS may report a name decomposed that was written composed.
     Column("key", PathText, nullable=False),
-    Column("size", Integer, nullable=False),
-    Column("sha256", String, nullable=False),
+    # SHA-256 of each content the file may have by now, the latest first.
+    Column("contents", _Json, nullable=False),
     Index("intents_key", "key"),
 )
 
@@ -186,8 +186,7 @@ MIGRATIONS: Final[tuple[tuple[str, ...], ...]] = (
             seq INTEGER NOT NULL REFERENCES jobs (seq) ON DELETE CASCADE,
             path VARCHAR NOT NULL,
             "key" VARCHAR NOT NULL,
-            size INTEGER NOT NULL,
-            sha256 VARCHAR NOT NULL,
+            contents JSON NOT NULL,
             PRIMARY KEY (seq, path)
         )""",
         'CREATE INDEX intents_key ON intents ("key")',

@@ -9,16 +9,18 @@ from sqlalchemy import Connection, func, select, update
 from sqlalchemy.dialects.sqlite import insert as upsert
 
 from jobs.errors import JobConflict, JobNotFound, QueueFull, StaleFence
-from jobs.model import TERMINAL, Job, NewJob, State, allowed
+from jobs.model import TERMINAL, Job, NewJob, OutputFile, State, allowed
 from jobs.moves import Changes
-from jobs.rows import printable, select_jobs, to_job
-from jobs.schema import jobs, notes, seen
+from jobs.rows import path_key, printable, select_jobs, to_job
+from jobs.schema import intents, jobs, notes, seen
 
 #: A watched folder and a file's key in it.
 SeenFile = tuple[Path, str]
 
 #: Shorter beginnings of an id are not looked up: they would soon mean another job.
 _SHORTEST_PREFIX: Final = 4
+#: A file may have an older content only if as many attempts died between the intent and the file's name.
+_CONTENTS_KEPT: Final = 8
 _UNFINISHED: Final = tuple(state.value for state in State if state not in TERMINAL)
 
 
@@ -73,6 +75,16 @@ def take_note(connection: Connection, seq: int, **values: Any) -> None:
     """Keep *values* (``progress`` or ``checkpoint``) beside the job."""
     statement = upsert(notes).values(seq=seq, **values)
     connection.execute(statement.on_conflict_do_update(index_elements=["seq"], set_=values))
+
+
+def note_intent(connection: Connection, seq: int, output: OutputFile) -> None:
+    """Note that *output* is about to get its name; contents that the file may still have stay noted, newest first."""
+    same = intents.c.seq == seq, intents.c.path == output.path
+    earlier: list[str] = connection.execute(select(intents.c.contents).where(*same)).scalar_one_or_none() or []
+    contents = [output.sha256, *(sha256 for sha256 in earlier if sha256 != output.sha256)][:_CONTENTS_KEPT]
+    values = {"key": path_key(output.path), "contents": contents}
+    statement = upsert(intents).values(seq=seq, path=output.path, **values)
+    connection.execute(statement.on_conflict_do_update(index_elements=["seq", "path"], set_=values))
 
 
 def admit(connection: Connection, limit: int | None) -> None:
