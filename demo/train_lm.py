@@ -159,7 +159,7 @@ class Feed:
     def _task(self) -> tuple[str, int, int, int, int]:
         self._count += 1
         seed = self._args.seed * 1_000_003 + self._count
-        longest = longest_paragraph(self._clock.done())
+        longest = longest_paragraph(1.0 if self._args.start else self._clock.done())
         tokens = self._args.batch_tokens
         return (self._json, seed, max(512, tokens // 8), longest, tokens)
 
@@ -262,12 +262,13 @@ def train(model: nn.Module, feed: Feed, clock: Clock, args: argparse.Namespace) 
             break
         optimizer.learning_rate = learning_rate(args.lr, clock.step, done)
         loss = step(mx.array(batch.tokens), mx.array(batch.weights))
-        mx.async_eval(state, loss)
+        mx.eval(state, loss)
         recent.append(loss)
         clock.step += 1
         tokens_seen += batch.tokens.size
         if clock.step % args.report == 0:
             report(recent, clock, tokens_seen)
+            save_model(model, args.out, mx.float32)
             recent.clear()
         if done >= next_eval:
             next_eval += args.eval_every
@@ -280,7 +281,8 @@ def report(recent: list[mx.array], clock: Clock, tokens_seen: int) -> None:
     mean = sum(loss.item() for loss in recent) / len(recent)
     rate = tokens_seen / clock.seconds()
     print(
-        f"step {clock.step} {100 * clock.done():.1f} % loss {mean:.4f} {rate:.0f} tokens/s",
+        f"step {clock.step} {100 * clock.done():.1f} % loss {mean:.4f} {rate:.0f} tokens/s, "
+        f"{mx.get_active_memory() / 2**30:.1f} + {mx.get_cache_memory() / 2**30:.1f} GB",
         flush=True,
     )
 
@@ -290,7 +292,8 @@ def measure(model: nn.Module, args: argparse.Namespace) -> None:
     import eval_lm  # noqa: PLC0415 - the workers do not need it
 
     save_model(model, args.out, mx.float32)
-    eval_lm.main(["--model", str(args.out), "--limit", str(args.eval_limit)])
+    few = ["--limit", str(args.eval_limit), "--alone", "0"]
+    eval_lm.main(["--model", str(args.out), *few])
 
 
 def save_model(model: nn.Module, out: Path, dtype: mx.Dtype) -> None:
@@ -321,7 +324,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--lr", type=float, default=3e-3)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--workers", type=int, default=1, help="processes that make data")
-    parser.add_argument("--report", type=int, default=50, help="print the loss each so many steps")
+    parser.add_argument("--report", type=int, default=50, help="save and print the loss each so many steps")
     parser.add_argument("--eval-every", type=float, default=0.1, help="part of the training")
     parser.add_argument("--eval-limit", type=int, default=60)
     parser.add_argument("--dtype", default="float16", choices=["float16", "float32", "bfloat16"])
@@ -333,6 +336,8 @@ def main(argv: list[str] | None = None) -> None:
     """Train the model and write its folder."""
     args = parse(argv)
     mx.random.seed(args.seed)
+    if mx.default_device().type == mx.DeviceType.gpu:
+        mx.set_cache_limit(8 * 2**30)  # else batches of many shapes fill it with unused buffers
     if args.start is None:
         tokenizer = train_tokenizer(args.seed)
     else:
