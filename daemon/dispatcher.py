@@ -21,6 +21,8 @@ log = logging.getLogger(__name__)
 
 #: Seconds between two looks at the ledger when nothing happens.
 LOOK_EVERY: Final = 30.0
+#: More jobs than this never wait (the configuration's limit is lower by default).
+_MOST: Final = 100_000
 #: Seconds between two tries while the ledger cannot be read.
 TRY_AGAIN: Final = 5.0
 
@@ -87,8 +89,11 @@ class Dispatcher:
         """Mend whatever differs between ledger and queue. Safe to call at any time, from any thread."""
         for orphan in self._executor.orphans():
             self._take_back(orphan)
-        ready = self._ledger.ready()
-        if self._queue.waiting() < len(ready):
+        waiting = self._queue.waiting()
+        if waiting >= self._ledger.counts().get(State.QUEUED, 0):
+            return
+        ready = self._ledger.ready(limit=_MOST)
+        if waiting < len(ready):
             # Hints were lost, or jobs became due. Clearing first bounds their number; a doubled hint is harmless.
             self._queue.clear()
             for job in ready:

@@ -1,0 +1,44 @@
+"""An idle daemon is small and still, and starts a job at once."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from pathlib import Path
+
+import psutil
+from fakes_acceptance import SpawnedDaemon
+
+
+def voluntary_switches(pid: int) -> int:
+    """Return how often the process's threads have gone to sleep by themselves so far."""
+    total = 0
+    for task in Path(f"/proc/{pid}/task").iterdir():
+        for line in (task / "status").read_text().splitlines():
+            if line.startswith("voluntary_ctxt_switches"):
+                total += int(line.split()[1])
+    return total
+
+
+def test_idle_is_small_and_still(daemon: SpawnedDaemon) -> None:
+    """With no model loaded the daemon takes at most 80 MB and wakes less than twice a second."""
+    daemon.start()
+    daemon.ok("submit", "noop", "--wait")
+    window = 4.0
+    before = voluntary_switches(daemon.process.pid)
+    time.sleep(window)  # the measurement itself: nothing may happen in this time
+    wakeups = (voluntary_switches(daemon.process.pid) - before) / window
+
+    assert wakeups < 2, f"{wakeups} wake-ups a second"
+    assert psutil.Process(daemon.process.pid).memory_info().rss <= 80 * 2**20
+
+
+def test_jobs_start_at_once(daemon: SpawnedDaemon) -> None:
+    """From acceptance to start an idle daemon takes less than 20 ms, nine times in ten even on a busy machine."""
+    daemon.start()
+    waits = []
+    for _ in range(100):
+        job = daemon.wait(daemon.client.submit("noop", {})[0].id)
+        waits.append((job.started_at - job.created_at).total_seconds() * 1000)
+
+    assert statistics.quantiles(waits, n=10)[-1] < 20, sorted(waits)[-10:]
