@@ -1,0 +1,132 @@
+"""The task transcribe."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+from fakes_tasks import FakeContext, hear
+from pydantic import ValidationError
+
+from jobs.errors import InvalidInput
+from jobs.model import Placement
+from plugins.task import OnEvent
+from plugins.transcribe import MOST_SEGMENTS, Params, Transcribe
+
+
+@pytest.fixture
+def audio(tmp_path: Path) -> Path:
+    path = tmp_path / "in" / "memo.flac"
+    path.parent.mkdir()
+    path.write_bytes(b"fLaC")
+    return path
+
+
+def run(ctx: FakeContext, **params: Any) -> dict[str, Any]:
+    return Transcribe().run(ctx, Params(**params))
+
+
+def test_speech_becomes_text(tmp_path: Path, audio: Path) -> None:
+    """Segments reach the follower, progress is seconds of audio, the text is written after the input's name."""
+    ctx = FakeContext(tmp_path / "out")
+    result = run(ctx, file=audio, model="demo:whisper")
+    assert result["text"] == "Call Anna on Monday. Buy milk."
+    assert (result["language"], result["duration"], result["model"]) == ("en", 3.0, "demo:whisper")
+    assert result["segments"][1] == {"start": 1.5, "end": 3.0, "text": " Buy milk."}
+    assert [kind for kind, _ in ctx.emitted] == ["segment", "segment"]
+    assert ctx.told == [(1.5, 3.0, "s", ""), (3.0, 3.0, "s", "")]
+    assert (tmp_path / "out" / "memo.txt").read_text() == "Call Anna on Monday.\nBuy milk.\n"
+    assert result["outputs"] == [str(tmp_path / "out" / "memo.txt")]
+    assert ctx.leases == [("whisper", "demo:whisper")]
+
+
+def test_the_request_carries_every_choice(tmp_path: Path, audio: Path) -> None:
+    """The runtime's documented request, nothing more, nothing less."""
+    ctx = FakeContext(tmp_path)
+    run(
+        ctx,
+        file=audio,
+        language="de",
+        initial_prompt="Änne",
+        word_timestamps=True,
+        task="translate",
+        condition_on_previous_text=False,
+    )
+    assert ctx.whisper.requests == [
+        {
+            "file": str(audio),
+            "language": "de",
+            "initial_prompt": "Änne",
+            "word_timestamps": True,
+            "temperature": 0.0,
+            "task": "translate",
+            "condition_on_previous_text": False,
+        }
+    ]
+
+
+def test_all_formats_are_written_once(tmp_path: Path, audio: Path) -> None:
+    """A list or a comma-separated text; doubles count once; none at all writes nothing."""
+    out = tmp_path / "out"
+    run(FakeContext(out, stem="call"), file=audio, formats="txt, srt,vtt,json,txt")
+    assert sorted(path.name for path in out.iterdir()) == ["call.json", "call.srt", "call.txt", "call.vtt"]
+    assert json.loads((out / "call.json").read_text())["duration"] == 3.0
+    assert run(FakeContext(tmp_path / "none"), file=audio, formats=[])["outputs"] == []
+
+
+def test_a_long_transcript_stays_out_of_the_ledger(tmp_path: Path, audio: Path) -> None:
+    """Beyond 200 segments the result keeps text and count; words are only in the json file."""
+
+    def long(request: Mapping[str, Any], on_event: OnEvent) -> dict[str, Any]:
+        one = {"start": 0.0, "end": 1.0, "text": "a", "words": [{"word": "a"}]}
+        count = request["initial_prompt"]
+        return {"text": "a", "language": "en", "duration": 1.0, "segments": [one] * int(count)}
+
+    few = run(FakeContext(tmp_path, whisper=long), file=audio, initial_prompt=str(MOST_SEGMENTS))
+    assert len(few["segments"]) == few["segment_count"] == MOST_SEGMENTS
+    assert "words" not in few["segments"][0]
+    many = run(FakeContext(tmp_path, whisper=long), file=audio, initial_prompt=str(MOST_SEGMENTS + 1))
+    assert "segments" not in many
+    assert many["segment_count"] == MOST_SEGMENTS + 1
+
+
+def test_progress_without_a_known_length(tmp_path: Path, audio: Path) -> None:
+    """A stream whose length nobody knows still tells how far it is."""
+
+    def endless(request: Mapping[str, Any], on_event: OnEvent) -> dict[str, Any]:
+        on_event("progress", {"done": 30.0})
+        return hear(request, lambda *_: None)
+
+    ctx = FakeContext(tmp_path, whisper=endless)
+    run(ctx, file=audio)
+    assert ctx.told == [(30.0, None, "s", "")]
+
+
+def test_a_bad_file_costs_no_model(tmp_path: Path, audio: Path) -> None:
+    """Missing, empty, a folder, a link in a watched folder: refused before a model is leased."""
+    ctx = FakeContext(tmp_path)
+    empty = tmp_path / "empty.wav"
+    empty.touch()
+    link = tmp_path / "link.flac"
+    link.symlink_to(audio)
+    watched = FakeContext(tmp_path, placement=Placement(input=link))
+    for context, path, said in [
+        (ctx, tmp_path / "nowhere.wav", "does not exist"),
+        (ctx, empty, "is empty"),
+        (ctx, tmp_path, "is a folder"),
+        (watched, link, "is a link"),
+    ]:
+        with pytest.raises(InvalidInput, match=said):
+            run(context, file=path)
+        assert context.leases == []
+    assert run(ctx, file=link)["text"]
+
+
+@pytest.mark.parametrize("params", [{}, {"file": "a.wav"}, {"file": "/a", "formats": ["doc"]}, {"file": "/a", "x": 1}])
+def test_parameters_that_make_no_sense_are_refused(params: dict[str, Any]) -> None:
+    """Before the job is accepted."""
+    with pytest.raises(ValidationError):
+        Params(**params)
