@@ -95,6 +95,7 @@ class Engine:
             Interrupted: `stop` was called meanwhile.
 
         """
+        self._refuse_if_stopping()
         ours, theirs = socket.socketpair()
         self._stderr = Stderr(self._launch.log)
         try:
@@ -117,6 +118,8 @@ class Engine:
         self._heard = self._clock()
         self._reader = threading.Thread(target=self._read, name=f"engine-{self._launch.label}", daemon=True)
         self._reader.start()
+        if self._stopping:  # by a `stop` that saw no reader yet
+            self._process.kill()
         with contextlib.suppress(OSError):  # it died at once: the reader tells why
             self._wire.send(self._launch.message())
         self._ready.wait()
@@ -299,6 +302,10 @@ class Engine:
     def _forget(self, call_id: str) -> None:
         with self._lock:
             self._calls.pop(call_id, None)
+
+    def _refuse_if_stopping(self) -> None:
+        if self._stopping:
+            raise Interrupted
 
     def _nudge(self) -> None:
         """Wake the reader, so that it reckons with the silence deadline of the first call."""

@@ -5,6 +5,7 @@ The hub's cache is read by its documented layout, so the daemon needs no hub lib
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
@@ -13,7 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final, Protocol
 
-from jobs.errors import InvalidParams, ModelMissing
+from jobs.errors import InvalidParams, MlxdError, ModelMissing
 
 #: The embedded demo models, by the name after ``demo:``.
 DEMO_MODELS: Final = Path(__file__).parent.parent / "plugins" / "demo_models"
@@ -90,7 +91,7 @@ class ModelResolver:
         self._demo_models = demo_models
 
     def __call__(self, ref: str | None, runtime: str) -> ResolvedModel:
-        """Return what *ref* (None: the default of *runtime*) stands for.
+        """Return what *ref* (None: the default of *runtime*) stands for; an empty *runtime* is guessed.
 
         Raises:
             ModelMissing: it is not on this machine; the message names the command that fetches it.
@@ -106,14 +107,26 @@ class ModelResolver:
             if alias.path == found:
                 break  # an alias may carry the name of the very model it configures
             found = alias.path
+        folder = self._folder(found)
         return ResolvedModel(
             ref=asked,
-            runtime=(alias and alias.runtime) or runtime,
-            path=self._folder(found),
+            runtime=(alias and alias.runtime) or runtime or guess_runtime(folder),
+            path=folder,
             options=dict(alias.options) if alias else {},
             pin=bool(alias and alias.pin),
             keep_alive_s=_stay(alias.keep_alive if alias else self._keep_alive),
         )
+
+    def configured(self) -> list[ResolvedModel]:
+        """Return the configuration's models and defaults, those that are on this machine."""
+        found = []
+        for ref, runtime in [
+            *((name, "") for name in self._aliases),
+            *((ref, rt) for rt, ref in self._defaults.items()),
+        ]:
+            with contextlib.suppress(MlxdError):  # a missing model is told to whoever asks for it
+                found.append(self(ref, runtime))
+        return found
 
     def _default(self, runtime: str) -> str:
         if runtime not in self._defaults:
@@ -137,6 +150,15 @@ class ModelResolver:
             known = sorted(one.name for one in self._demo_models.glob("[a-z]*") if (one / "config.json").is_file())
             raise ModelMissing(f"There is no demo model {name!r}; there are: {', '.join(known) or 'none'}.")
         return folder
+
+
+def guess_runtime(folder: Path) -> str:
+    """Return the built-in runtime that a model folder looks made for."""
+    try:
+        config = json.loads((folder / "config.json").read_bytes())
+        return "whisper" if "n_audio_state" in config or config.get("model_type") == "whisper" else "lm"
+    except (OSError, ValueError, TypeError, AttributeError):
+        return "lm"  # loading it tells what is wrong
 
 
 def hub_cache(environ: Mapping[str, str]) -> Path:

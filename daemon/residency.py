@@ -1,12 +1,12 @@
 """Which models stay, who waits, who is evicted. Pure: facts in, a decision out; no clock, no lock, no process.
 
-The decision for the request at the head of the line (`decide`), numbered as in the body:
+The decision for each request in the line (`decide`), numbered as in the body:
 
-1. Its model is resident and ready, and no request ahead of it waits for that model's place: **serve**.
+1. Its model is resident and ready, and its place is not promised to a request ahead: **serve**.
 2. Its model is being loaded: **wait** for that one load, however many ask.
-3. Its model is on its way out, or its place is promised to a request ahead: **wait**.
+3. Its model, or enough of the others, is on the way out or promised away: **wait** for that.
 4. It cannot fit even with everything unpinned evicted: **refuse**, with the numbers.
-5. There is room: **load**.
+5. There is room that nobody ahead counts on: **load**.
 6. Evicting idle, unpinned models, least recently used first, makes room: **evict** them; load when they are gone.
 7. Only models in use could make room: **wait** for their leases to end, and promise their places to this request, so
    that an endless stream of requests on a resident model cannot starve one for another model.
@@ -94,40 +94,64 @@ class Decision:
     available: int = 0
 
 
+@dataclass(frozen=True, kw_only=True)
+class Ahead:
+    """What requests that wait ahead in the line count on."""
+
+    #: Models whose place is promised to them: nobody behind is served on these.
+    promised: frozenset[str] = frozenset()
+    #: Bytes they need together.
+    need: int = 0
+
+    def behind(self, request: Request, decision: Decision) -> Ahead:
+        """Return what the next in the line finds ahead when *request* has to wait for room."""
+        if decision.verdict is Verdict.EVICT or (decision.verdict is Verdict.WAIT and decision.case != LOADING_CASE):
+            return Ahead(promised=self.promised | set(decision.victims), need=self.need + request.need)
+        return self
+
+
+#: Case 2: the room is already taken by the load under way.
+LOADING_CASE: Final = 2
+NOBODY: Final = Ahead()
+
+
 def line_up(requests: Iterable[Request], now: float) -> list[Request]:
     """Return *requests* in the order they are served: by lane, waiting lifts, first come first served within."""
     return sorted(requests, key=lambda one: (_RANK[one.lane] - int((now - one.since) // PATIENCE_S), one.seq))
 
 
 def decide(  # noqa: PLR0911 - one return for each numbered case
-    request: Request, residents: Collection[Resident], budget: int, promised: Collection[str] = ()
+    request: Request, residents: Collection[Resident], budget: int, ahead: Ahead = NOBODY
 ) -> Decision:
-    """Decide about *request*, whose predecessors in the line hold the places in *promised*."""
+    """Decide about *request*; *ahead* is what the requests before it in the line count on."""
     mine = next((one for one in residents if one.key == request.key), None)
     if mine is not None:
-        if mine.phase is Phase.READY and mine.key not in promised:  # 1
+        if mine.phase is Phase.READY and mine.key not in ahead.promised:  # 1
             return Decision(verdict=Verdict.SERVE, case=1)
-        case = 2 if mine.phase is Phase.LOADING else 3
-        return Decision(verdict=Verdict.WAIT, case=case)
-    available = budget - sum(one.memory for one in residents if one.pinned)
+        return Decision(verdict=Verdict.WAIT, case=2 if mine.phase is Phase.LOADING else 3)
+    available = budget - _memory(one for one in residents if one.pinned)
     if request.need > available:  # 4
         return Decision(verdict=Verdict.REFUSE, case=4, available=available)
-    missing = request.need - (budget - sum(one.memory for one in residents))
-    if missing <= 0:  # 5
+    free = budget - _memory(residents)
+    coming = _memory(one for one in residents if one.phase is Phase.UNLOADING or one.key in ahead.promised)
+    if request.need <= free - max(0, ahead.need - coming):  # 5
         return Decision(verdict=Verdict.LOAD, case=5)
-    leaving = sum(one.memory for one in residents if one.phase is Phase.UNLOADING)
-    if leaving >= missing:  # 3: what is on its way out will do
+    missing = request.need + ahead.need - free - coming
+    if missing <= 0:  # 3
         return Decision(verdict=Verdict.WAIT, case=3)
-    spare = [one for one in residents if one.idle and not one.pinned and one.key not in promised]
-    if victims := _enough(spare, missing - leaving):  # 6
+    others = [one for one in residents if not (one.pinned or one.phase is Phase.UNLOADING or one.key in ahead.promised)]
+    if victims := _enough([one for one in others if one.idle], missing):  # 6
         return Decision(verdict=Verdict.EVICT, case=6, victims=victims)
-    anybody = [one for one in residents if not one.pinned and one.phase is not Phase.UNLOADING]
-    return Decision(verdict=Verdict.WAIT, case=7, victims=_enough(anybody, missing - leaving))  # 7
+    return Decision(verdict=Verdict.WAIT, case=7, victims=_enough(others, missing))  # 7
+
+
+def _memory(residents: Iterable[Resident]) -> int:
+    return sum(one.memory for one in residents)
 
 
 def overflow(residents: Collection[Resident], budget: int) -> tuple[str, ...]:
     """Return the idle models to unload because the runners turned out to take more than *budget* together."""
-    missing = sum(one.memory for one in residents if one.phase is not Phase.UNLOADING) - budget
+    missing = _memory(one for one in residents if one.phase is not Phase.UNLOADING) - budget
     spare = [one for one in residents if one.idle and not one.pinned]
     return _enough(spare, missing) or tuple(one.key for one in spare) if missing > 0 else ()
 
