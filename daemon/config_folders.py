@@ -119,15 +119,18 @@ class FolderConfig(Frozen):
     @model_validator(mode="before")
     @classmethod
     def _shorthand(cls, raw: Any) -> Any:
-        if not isinstance(raw, Mapping):
-            return raw
-        loose = {key: raw[key] for key in raw if key in _SHORTHAND}
-        if not loose:
-            return raw
-        if "rules" in raw:
-            keys = ", ".join(sorted(loose))
-            raise ValueError(f"either rules, or one rule's keys directly in the folder ({keys}), not both")
-        return {**{key: raw[key] for key in raw if key not in loose}, "rules": [loose]}
+        return one_rule(raw) if isinstance(raw, Mapping) else raw
+
+
+def one_rule(raw: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return *raw* with the keys of one rule, if they stand in it directly, as its only rule."""
+    loose = {key: raw[key] for key in raw if key in _SHORTHAND}
+    if not loose:
+        return raw
+    if "rules" in raw:
+        keys = ", ".join(sorted(loose))
+        raise ValueError(f"either rules, or one rule's keys directly beside them ({keys}), not both")
+    return {**{key: raw[key] for key in raw if key not in loose}, "rules": [loose]}
 
 
 def inbox(path: Path) -> FolderConfig:
