@@ -1,0 +1,56 @@
+"""What a submitter may send: a `NewJob`, looked at more closely because it comes from outside."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from typing import Any, Final
+
+from pydantic import model_validator
+
+from jobs.model import NewJob
+
+#: Levels of nesting in the parameters: what writes them down again recurses.
+MAX_DEPTH: Final = 64
+
+
+class Submission(NewJob):
+    """A job as it arrives."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _sound(cls, raw: Any) -> Any:
+        """Refuse what JSON can carry and a database, a file name or an answer cannot."""
+        check_json(raw)
+        return raw
+
+    def new_job(self) -> NewJob:
+        """Return the plain value."""
+        return NewJob.model_construct(
+            _fields_set=set(self.model_fields_set), **{name: getattr(self, name) for name in NewJob.model_fields}
+        )
+
+
+def check_json(value: Any) -> None:
+    """Raise ``ValueError`` for nesting beyond `MAX_DEPTH`, numbers that are none, and halves of characters."""
+    level: list[Any] = [value]
+    for _ in range(MAX_DEPTH):
+        level = [inner for one in level for inner in _children(one)]
+        if not level:
+            return
+    raise ValueError(f"nested more than {MAX_DEPTH} levels deep")
+
+
+def _children(value: Any) -> Iterable[Any]:
+    if isinstance(value, dict):
+        return [*value.keys(), *value.values()]
+    if isinstance(value, list):
+        return value
+    if isinstance(value, float) and not math.isfinite(value):
+        raise ValueError(f"{value} is not a number that JSON knows")
+    if isinstance(value, str):
+        try:
+            value.encode()
+        except UnicodeEncodeError as error:
+            raise ValueError("a text holds half of a surrogate pair, which is no character") from error
+    return ()
