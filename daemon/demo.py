@@ -113,7 +113,9 @@ def _start(stage: Stage) -> subprocess.Popen[bytes]:
     """Spawn the daemon and wait until it answers."""
     log = stage.home / "daemon.out"
     with log.open("wb") as out:
-        daemon = subprocess.Popen([sys.executable, "-I", "-m", "daemon", "run"], env=stage.environ, stdout=out, stderr=out)
+        daemon = subprocess.Popen(
+            [sys.executable, "-I", "-m", "daemon", "run"], env=stage.environ, stdout=out, stderr=out
+        )
     deadline = time.monotonic() + PATIENCE
     while time.monotonic() < deadline:
         if daemon.poll() is not None:
@@ -157,9 +159,9 @@ def _wait_for_file_job(stage: Stage, name: str) -> Mapping[str, Any]:
     client = _client(stage)
     deadline = time.monotonic() + PATIENCE
     while time.monotonic() < deadline:
-        for job in client.jobs(source="folder"):
-            if Path(str(job.params.get("file", ""))).name == name:
-                job = client.wait(job.id, timeout=PATIENCE)
+        for found in client.jobs(source="folder"):
+            if Path(str(found.params.get("file", ""))).name == name:
+                job = client.wait(found.id, timeout=PATIENCE)
                 if job.state is not State.SUCCEEDED:
                     raise DemoFailed(f"{name}: {job.state}: {job.error.message if job.error else ''}")
                 return job.model_dump(mode="json")

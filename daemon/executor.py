@@ -75,11 +75,11 @@ class Executor:
         self._running: dict[str, tuple[Job, Stop]] = {}
         #: Ids on their way into `_running`; a list, for a doubled hint may be claiming the same id.
         self._claiming: list[str] = []
-        self._draining = False
+        self._draining = threading.Event()
 
     def execute(self, job_id: str) -> None:
         """Run the job if it is still there to be claimed; a stale or doubled hint does nothing."""
-        if self._draining:
+        if self._draining.is_set():
             return
         stop = Stop()
         job = self._claim(job_id, stop)
@@ -88,7 +88,7 @@ class Executor:
         try:
             self._tell(job)
             # Both may have come between the claim and the moment that made this job findable.
-            if self._draining:
+            if self._draining.is_set():
                 stop.set(Interrupted)
             if self._world.ledger.get(job.id).cancel_requested:
                 stop.set(JobCancelled)
@@ -133,7 +133,7 @@ class Executor:
     def drain(self, *, gently: bool) -> None:
         """Claim nothing more; ask running jobs to step aside: all of them, or (*gently*) those of the batch lane."""
         with self._lock:
-            self._draining = True
+            self._draining.set()
             stops = [stop for job, stop in self._running.values() if not gently or job.lane == "batch"]
         for stop in stops:
             stop.set(Interrupted)
@@ -203,7 +203,7 @@ class Executor:
         log.info("Now %s.", job.state.value, extra={"action": f"job_{job.state.value}", **_why(job)})
         self._ended(job)
         self._tell(job)
-        if job.state is State.QUEUED and not self._draining:
+        if job.state is State.QUEUED and not self._draining.is_set():
             self._again(job)
 
     def _tell(self, job: Job) -> None:

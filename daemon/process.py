@@ -97,6 +97,7 @@ class _Life:
         try:
             recovered = parts.ledger.recover(parts.owner)
             parts.ledger.unblock()
+            parts.aftermath.catch_up(parts.ledger)
             parts.models.start()
             parts.queue.start()
             parts.dispatcher.start()
@@ -177,6 +178,4 @@ def _first_config(path: Path, home: Home, *, forgiving: bool) -> tuple[Config, s
 
 def _configure_log(home: Home, config: Config, *, foreground: bool) -> None:
     settings = config.log
-    logs.configure(
-        home, level=settings.level, foreground=foreground, max_bytes=settings.max_bytes, keep=settings.keep
-    )
+    logs.configure(home, level=settings.level, foreground=foreground, max_bytes=settings.max_bytes, keep=settings.keep)

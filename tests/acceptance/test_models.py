@@ -90,7 +90,7 @@ def test_slow_copy_into_the_inbox(daemon: SpawnedDaemon) -> None:
 
 
 def test_runner_killed_in_the_middle(daemon: SpawnedDaemon) -> None:
-    """kill -9 of a runner in mid-job: the daemon stays the same process, the job is done again and succeeds."""
+    """Kill -9 of a runner in mid-job: the daemon stays the same process, the job is done again and succeeds."""
     daemon.start()
     daemon.ok("submit", "generate", "--prompt", PROMPT, "--wait")
     prompts = daemon.home / "prompts"
@@ -106,7 +106,7 @@ def test_runner_killed_in_the_middle(daemon: SpawnedDaemon) -> None:
 
     assert daemon.client.health().pid == pid
     assert done.state is State.SUCCEEDED, done.error
-    assert len([path for path in (daemon.home / "out").rglob("*.txt")]) == 60
+    assert len(list((daemon.home / "out").rglob("*.txt"))) == 60
 
 
 def test_two_jobs_load_a_cold_model_once(daemon: SpawnedDaemon) -> None:

@@ -1,0 +1,230 @@
+"""The composition root: every part of a running daemon, made once and handed what it needs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, Final
+
+from daemon.aftermath import Aftermath
+from daemon.api import create_app
+from daemon.config import Config
+from daemon.context import World
+from daemon.dispatcher import Dispatcher
+from daemon.engine import Engine
+from daemon.events import Hub
+from daemon.executor import Executor, Policy
+from daemon.intake import Intake
+from daemon.launch import Launch, PluginPlace
+from daemon.leases import EngineLike
+from daemon.listener import listen
+from daemon.models import ModelResolver, ResolvedModel
+from daemon.paths import Home
+from daemon.reload import report
+from daemon.scheduler import ModelScheduler
+from daemon.server import SocketServer
+from daemon.service import Service, settings_of
+from daemon.views import ReloadReport
+from daemon.watcher import Watcher
+from jobs.errors import MlxdError
+from jobs.ledger import Ledger, utcnow
+from jobs.model import Job
+from jobs.queue import JobQueue
+from plugins.manager import PluginManager
+
+#: Seconds that workers and runners get to end when everything else has stopped.
+_STOP_S: Final = 5.0
+
+Settings = Callable[[], Config]
+
+
+@dataclass(kw_only=True)
+class Parts:
+    """A daemon, taken apart."""
+
+    owner: str
+    hub: Hub
+    ledger: Ledger
+    plugins: PluginManager
+    models: ModelScheduler
+    executor: Executor
+    queue: JobQueue
+    dispatcher: Dispatcher
+    aftermath: Aftermath
+    service: Service
+    watcher: Watcher
+    server: SocketServer
+    _model_settings: Callable[[Config], dict[str, Any]]
+
+    def reconfigure(self, old: Config, new: Config) -> ReloadReport:
+        """Use what can be used of *new* at once; say what changed and what needs a restart."""
+        self.plugins.reload()
+        self.models.reconfigure(**self._model_settings(new))
+        return report(old, new)
+
+    def close(self) -> None:
+        """Stop everything, in the reverse order of the start. Nothing here waits for jobs."""
+        self.watcher.stop()
+        self.dispatcher.stop()
+        self.executor.drain(gently=False)
+        self.queue.stop(_STOP_S)
+        self.models.stop(_STOP_S)
+        self.server.stop()
+        self.hub.close()
+        self.ledger.close()
+
+
+def build(
+    home: Home,
+    config: Settings,
+    *,
+    owner: str,
+    supervised: bool,
+    reload: Callable[[], ReloadReport],
+    shutdown: Callable[[], None],
+) -> Parts:
+    """Make the parts; only the socket is opened, nothing runs yet.
+
+    Raises:
+        AlreadyRunning, ConfigError, LedgerUnavailable, ServiceError: one cannot be made.
+
+    """
+    # First, because it is what fails most often, and before anything that would have to be undone.
+    listener = listen(home.socket, supervised=supervised)
+    hub = Hub()
+    ledger = Ledger(home.ledger)
+    place = _plugin_place(home, config())
+    plugins = PluginManager(files=place.files, entry_points=place.entry_points, disabled=place.disabled)
+    plugins.load()
+    models = ModelScheduler(
+        runtimes=lambda: plugins.runtimes, spawn=partial(_engine, home, config, place), **_model_settings(config())
+    )
+    world = World(
+        ledger=ledger,
+        hub=hub,
+        models=models,
+        task=plugins.task,
+        parse=plugins.parse,
+        settings=settings_of(config),
+        results=home.results,
+    )
+    # The service and the executor know each other: jobs that end may wake jobs that wait.
+    later = _Later()
+    aftermath = Aftermath(plugins=plugins, unblock=later.unblock)
+    executor = Executor(
+        world=world,
+        owner=owner,
+        clock=utcnow,
+        ended=aftermath,
+        again=later.again,
+        policy=Policy(max_crashes=config().runner.max_crashes),
+    )
+    queue = JobQueue(home.queue, executor.execute, workers=config().queue.workers)
+    later.dispatcher = Dispatcher(ledger=ledger, queue=queue, executor=executor, clock=utcnow)
+    later.service = Service(
+        home=home,
+        config=config,
+        ledger=ledger,
+        hub=hub,
+        plugins=plugins,
+        models=models,
+        executor=executor,
+        dispatcher=later.dispatcher,
+        reload=reload,
+        shutdown=shutdown,
+    )
+    watcher = Watcher(
+        intake=Intake(submit=later.service.submit, ledger=ledger), rescan_seconds=config().watch.rescan_seconds
+    )
+    later.service.watch(watcher)
+    return Parts(
+        owner=owner,
+        hub=hub,
+        ledger=ledger,
+        plugins=plugins,
+        models=models,
+        executor=executor,
+        queue=queue,
+        dispatcher=later.dispatcher,
+        aftermath=aftermath,
+        service=later.service,
+        watcher=watcher,
+        server=SocketServer(create_app(later.service), listener, before_stop=hub.close),
+        _model_settings=_model_settings,
+    )
+
+
+class _Later:
+    """Holds what is made after the functions that refer to it."""
+
+    dispatcher: Dispatcher
+    service: Service
+
+    def again(self, job: Job) -> None:
+        """Leave a hint for a job that goes on."""
+        self.dispatcher.put(job)
+
+    def unblock(self) -> None:
+        """Let blocked jobs try again."""
+        self.service.unblock()
+
+
+def _plugin_place(home: Home, config: Config) -> PluginPlace:
+    return PluginPlace(files=home.plugins, entry_points=config.plugins.entry_points, disabled=config.plugins.disabled)
+
+
+def _model_settings(config: Config) -> dict[str, Any]:
+    """Return what the model scheduler takes from the configuration, at the start and at a reload."""
+    resolve = ModelResolver(
+        aliases=config.models, defaults=config.defaults.refs(), keep_alive=config.defaults.keep_alive
+    )
+    return {
+        "resolve": resolve,
+        "budget": config.memory.budget_bytes(),
+        "configured": partial(_configured, config, resolve),
+    }
+
+
+def _configured(config: Config, resolve: ModelResolver) -> Iterable[ResolvedModel]:
+    """Return the models of the configuration that are on this machine."""
+    wanted: Mapping[str, str] = {
+        **{ref: runtime for runtime, ref in config.defaults.refs().items()},
+        **{alias: model.runtime or "lm" for alias, model in config.models.items()},
+    }
+    for ref, runtime in wanted.items():
+        try:
+            yield resolve(ref, runtime)
+        except MlxdError:  # not here (yet): `mlxd doctor` says so, and so does whoever asks for it
+            continue
+
+
+def _engine(
+    home: Home,
+    config: Settings,
+    place: PluginPlace,
+    model: ResolvedModel,
+    *,
+    on_exit: Callable[[], None],
+    on_memory: Callable[[int], None],
+) -> EngineLike:
+    """Make the handle on a runner for *model*."""
+    settings = config().runner
+    launch = Launch(
+        runtime=model.runtime,
+        model=model.path,
+        options=model.options,
+        label=model.ref,
+        plugins=place,
+        start_timeout_s=settings.start_timeout_s,
+        silence_timeout_s=settings.silence_timeout_s,
+        log=home.logs / f"runner-{_file_name(model.ref)}.log",
+        env=settings.env,
+        memory_limit=config().memory.budget_bytes(),
+    )
+    return Engine(launch, on_exit=lambda _: on_exit(), on_memory=on_memory)
+
+
+def _file_name(ref: str) -> str:
+    """Return *ref* as part of a file name."""
+    return "".join(character if character.isalnum() or character in "._-" else "-" for character in ref)[-80:]
