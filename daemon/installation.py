@@ -43,7 +43,13 @@ def describe(
     )
 
 
-def manager(home: Home, *, drain_seconds: float = 30, environ: Mapping[str, str] = os.environ) -> ServiceManager:
+def manager(
+    home: Home,
+    *,
+    drain_seconds: float = 30,
+    environ: Mapping[str, str] = os.environ,
+    platform: str = sys.platform,
+) -> ServiceManager:
     """Return this platform's service manager for *home*.
 
     Raises:
@@ -52,8 +58,8 @@ def manager(home: Home, *, drain_seconds: float = 30, environ: Mapping[str, str]
     """
     if os.geteuid() == 0 and environ.get("SUDO_USER"):
         raise ServiceError("Run this without sudo: the service belongs to you, not to root.")
-    spec = describe(home, drain_seconds=drain_seconds, environ=environ)
-    if sys.platform == "darwin":
+    spec = describe(home, drain_seconds=drain_seconds, environ=environ, platform=platform)
+    if platform == "darwin":
         from launchd.control import ServiceController
 
         return ServiceController(spec, agents=user_folder(environ) / "Library" / "LaunchAgents", uid=os.getuid())

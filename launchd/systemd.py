@@ -79,7 +79,8 @@ def bare(text: str) -> str:
 
 def render_service(spec: AgentSpec) -> str:
     """Return the service unit of *spec*."""
-    words = [str(spec.launcher), *spec.arguments]
+    # Through sh, because systemd refuses quotes and backslashes in the name of the executable itself.
+    words = ["/bin/sh", str(spec.launcher), *spec.arguments]
     return _SERVICE.format(
         command=" ".join(quoted(word).replace("$", "$$") for word in words),
         unit=UNIT,
