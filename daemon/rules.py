@@ -27,11 +27,8 @@ _TEXT: Final = ("*.txt", "*.md")
 
 #: What a rule takes that says no ``match``; tasks that are not listed take every file.
 DEFAULT_MATCH: Final[Mapping[str, tuple[str, ...]]] = MappingProxyType(
-    {"transcribe": _AUDIO, "memo": _AUDIO, "generate": _TEXT, "batch": ("*.jsonl", "*.csv")}
+    {"transcribe": _AUDIO, "memo": _AUDIO, "generate": _TEXT, "batch": ("*.jsonl", "*.ndjson", "*.csv")}
 )
-#: What outputs are called if a rule does not say: an answer must not look like the question it lies beside.
-DEFAULT_STEM: Final[Mapping[str, str]] = MappingProxyType({"generate": "{stem}.answer"})
-
 #: The rules of a folder that has none.
 DEFAULT_RULES: Final = (RuleConfig(task="transcribe"), RuleConfig(task="generate"))
 
@@ -70,7 +67,7 @@ def output_folder(folder: FolderConfig, rule: RuleConfig, path: Path) -> Path:
 
 def stem_of(rule: RuleConfig, path: Path) -> str:
     """Return the name without suffix that the outputs get; whoever writes them makes it a safe one."""
-    template = rule.stem or DEFAULT_STEM.get(rule.task, "{stem}")
+    template = rule.stem or "{stem}"
     return template.format(stem=path.stem, name=path.name, suffix=path.suffix[1:], rule=rule.name, task=rule.task)
 
 
