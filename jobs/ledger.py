@@ -154,7 +154,7 @@ class Ledger:
         now = self._clock()
         taken = (
             update(jobs)
-            .where(jobs.c.id == job_id, jobs.c.state.in_(_CLAIMABLE))
+            .where(jobs.c.id == printable(job_id), jobs.c.state.in_(_CLAIMABLE))
             .where(jobs.c.not_before.is_(None) | (jobs.c.not_before <= now))
             .values(state=State.RUNNING.value, attempts=jobs.c.attempts + 1, fence=jobs.c.fence + 1, owner=owner)
             .values(started_at=now, not_before=None, error=None)

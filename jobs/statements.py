@@ -26,7 +26,7 @@ _UNFINISHED: Final = tuple(state.value for state in State if state not in TERMIN
 
 def find_job(connection: Connection, job_id: str) -> Job:
     """Return the job with this id, or with the only id that begins so; raise `JobNotFound` otherwise."""
-    row = connection.execute(select_jobs().where(jobs.c.id == job_id)).mappings().one_or_none()
+    row = connection.execute(select_jobs().where(jobs.c.id == printable(job_id))).mappings().one_or_none()
     if row is not None:
         return to_job(row)
     rows = connection.execute(_beginning_with(job_id)).mappings().all() if len(job_id) >= _SHORTEST_PREFIX else []
@@ -44,7 +44,7 @@ def _beginning_with(prefix: str) -> Any:
 
 def held_seq(connection: Connection, job_id: str, fence: int) -> int:
     """Return the `seq` of the running job whose claim is *fence*; raise `StaleFence` if that claim is over."""
-    query = select(jobs.c.seq, jobs.c.state, jobs.c.fence).where(jobs.c.id == job_id)
+    query = select(jobs.c.seq, jobs.c.state, jobs.c.fence).where(jobs.c.id == printable(job_id))
     row = connection.execute(query).one_or_none()
     if row is None:
         raise JobNotFound(f"There is no job {job_id!r}.", job=job_id)
