@@ -21,10 +21,10 @@ from jobs.errors import InvalidInput, InvalidRequest, MlxdError, RequestFailed
 from plugins.batch_params import Params, line_of
 from plugins.batch_record import Finished, Record, manifest, results_lines
 from plugins.generate import TEXT
+from plugins.generation import Message, Reply, Sampling, read_reply
 from plugins.hookspecs import hookimpl
 from plugins.inputs import read_text
 from plugins.items import Item, from_folder, read_items_file
-from plugins.sampling import Message, Reply, Sampling, read_reply
 from plugins.task import Call, ModelHandle, Task, TaskContext
 
 #: What spoils one item and not the batch.

@@ -9,9 +9,9 @@ from pydantic import Field, ValidationError, model_validator
 from jobs.errors import InvalidParams
 from plugins.complaints import complaints
 from plugins.generate import TEXT
+from plugins.generation import Message, Sampling
 from plugins.inputs import AbsolutePath
 from plugins.items import Item
-from plugins.sampling import Message, Sampling
 
 
 class Params(Sampling):

@@ -9,9 +9,9 @@ from typing import Any, Final
 from pydantic import BaseModel, Field, model_validator
 
 from plugins.following import follow
+from plugins.generation import Message, Sampling, read_reply, usage
 from plugins.hookspecs import hookimpl
 from plugins.inputs import AbsolutePath, read_text
-from plugins.sampling import Message, Sampling, read_reply, usage
 from plugins.task import Task, TaskContext
 
 #: Where `template` takes the text.

@@ -1,0 +1,121 @@
+"""What every task that generates text lets the submitter choose, and what it asks of the `lm` runtime for it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any, Final, Literal, NamedTuple
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+
+from jobs.errors import InvalidInput, InvalidParams, RequestFailed
+from plugins.inputs import AbsolutePath, read_text
+
+#: Fields that go into the request as they are.
+_PASSED: Final = ("max_tokens", "temperature", "top_p", "top_k", "min_p", "repetition_penalty", "seed", "stop")
+_SCHEMA_LIMIT: Final = 1_000_000
+#: What ``format = "json"`` means when no schema is given.
+_ANY_OBJECT: Final = {"type": "object"}
+
+
+def _one_or_more(value: Any) -> Any:
+    return [value] if isinstance(value, str) else value
+
+
+class Message(BaseModel):
+    """One turn of a chat."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    role: Literal["system", "user", "assistant"]
+    content: str = Field(max_length=10_000_000)
+
+
+class Sampling(BaseModel):
+    """How text is generated."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    model: str | None = Field(default=None, min_length=1, description="Model reference; default: the configured one.")
+    max_tokens: int = Field(default=512, ge=1, le=1_000_000, description="Most tokens to generate.")
+    temperature: float = Field(default=0.0, ge=0, le=5, description="Randomness; 0 always takes the likeliest token.")
+    top_p: float = Field(default=1.0, gt=0, le=1, description="Sample from the likeliest tokens of this total share.")
+    top_k: int = Field(default=0, ge=0, description="Sample from this many likeliest tokens; 0: from all.")
+    min_p: float = Field(default=0.0, ge=0, le=1, description="Leave out tokens below this share of the likeliest.")
+    repetition_penalty: float | None = Field(default=None, gt=0, description="Above 1: repeat less.")
+    seed: int | None = Field(default=None, ge=0, lt=2**63, description="Makes sampling repeatable.")
+    stop: Annotated[list[Annotated[str, Field(min_length=1)]], BeforeValidator(_one_or_more)] = Field(
+        default_factory=list, max_length=16, description="End before any of these texts."
+    )
+    format: Literal["text", "json"] = Field(default="text", description="json: the answer is one JSON object.")
+    json_schema: dict[str, Any] | AbsolutePath | None = Field(
+        default=None, description="JSON Schema the answer obeys, inline or as the absolute path of a file."
+    )
+
+    @property
+    def wants_json(self) -> bool:
+        """Whether the answer has to be JSON."""
+        return self.format == "json" or self.json_schema is not None
+
+    def schema_for_request(self) -> dict[str, Any] | None:
+        """Return the JSON Schema to send.
+
+        Raises:
+            InvalidInput: it is in a file that cannot be read or is not a JSON object.
+
+        """
+        if not isinstance(self.json_schema, Path):
+            return self.json_schema or (_ANY_OBJECT if self.wants_json else None)
+        try:
+            schema = json.loads(read_text(self.json_schema, limit=_SCHEMA_LIMIT))
+        except ValueError as error:
+            raise InvalidInput(f"{self.json_schema} is not JSON: {error}.", file=str(self.json_schema)) from error
+        if not isinstance(schema, dict):
+            raise InvalidInput(f"{self.json_schema} is not a JSON Schema object.", file=str(self.json_schema))
+        return schema
+
+    def request(
+        self, messages: Sequence[Message], *, schema: dict[str, Any] | None, stream: bool = True
+    ) -> dict[str, Any]:
+        """Return the request for the `lm` runtime."""
+        chosen = self.model_dump(include=set(_PASSED))
+        return {"messages": [one.model_dump() for one in messages], **chosen, "json_schema": schema, "stream": stream}
+
+
+class Reply(NamedTuple):
+    """A model's answer, checked."""
+
+    text: str
+    #: The parsed answer, where JSON was asked for.
+    data: Any
+    #: What goes into the file.
+    body: str
+    #: ".txt" or ".json".
+    suffix: str
+
+
+def read_reply(params: Sampling, done: dict[str, Any]) -> Reply:
+    """Return the answer in *done*, the runtime's result.
+
+    Raises:
+        InvalidParams: JSON was asked for and did not fit into ``max_tokens``.
+        RequestFailed: JSON was asked for and something else came.
+
+    """
+    text = str(done["text"])
+    if not params.wants_json:
+        return Reply(text, None, text if text.endswith("\n") else text + "\n", ".txt")
+    try:
+        data = json.loads(text)
+    except ValueError as error:
+        if done.get("finish_reason") == "length":
+            cut = f"The JSON answer was cut off after max_tokens={params.max_tokens}; allow more."
+            raise InvalidParams(cut, text=text[:1000]) from error
+        raise RequestFailed(f"The model's answer is not JSON: {error}.", text=text[:1000]) from error
+    return Reply(text, data, json.dumps(data, ensure_ascii=False, indent=2) + "\n", ".json")
+
+
+def usage(done: dict[str, Any]) -> dict[str, Any]:
+    """Return what the runtime said about *done* besides the text."""
+    return {key: value for key, value in done.items() if key != "text" and value not in (None, [])}
