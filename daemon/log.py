@@ -191,9 +191,9 @@ def _fact(name: str, value: Any) -> Any:
         return f"[{len(value)} withheld]" if hasattr(value, "__len__") else "[withheld]"
     if isinstance(value, dict):
         return {str(key): _fact(str(key), each) for key, each in value.items()}
-    if isinstance(value, str):
-        return _cut(value, _LONGEST)
-    return value
+    if isinstance(value, list | tuple | set | frozenset):
+        return [_fact(name, each) for each in value]
+    return _cut(str(value), _LONGEST)
 
 
 def _error(error: BaseException) -> dict[str, Any]:
@@ -243,5 +243,5 @@ def _cut(text: str, longest: int) -> str:
 
 
 def _escape(character: str) -> str:
-    """Return *character* as Python would write it: ``\\n``, ``\\x1b``, ``\\u202e``."""
+    """Return *character* as Python would write it in a string literal."""
     return character.encode("unicode_escape").decode("ascii")
