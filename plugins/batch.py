@@ -8,7 +8,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import suppress
 from itertools import islice
@@ -21,7 +21,7 @@ from jobs.errors import InvalidInput, InvalidRequest, MlxdError, RequestFailed
 from plugins.batch_params import Params, line_of
 from plugins.batch_record import Finished, Record, manifest, results_lines
 from plugins.generate import TEXT
-from plugins.generation import Message, Reply, Sampling, read_reply
+from plugins.generation import Message, Reply, Sampling, chat, read_reply
 from plugins.hookspecs import hookimpl
 from plugins.inputs import read_text
 from plugins.items import Item, from_folder, read_items_file
@@ -131,9 +131,9 @@ class _Run:
     def _answer(self, model: ModelHandle, item: Item) -> tuple[Reply, dict[str, Any]]:
         """Ask for one item and wait; on a thread of the pool."""
         self._ctx.check()
-        params, messages = self._asked(item)
+        params, asked = self._asked(item)
         schema = self._schema if params.json_schema == self._params.json_schema else params.schema_for_request()
-        call = model.submit(params.request(messages, schema=schema, stream=False))
+        call = model.submit(params.request(asked, schema=schema, stream=False))
         self._calls[item.key] = call
         if self._ending:  # it came too late for the round of cancelling in `_flow`
             call.cancel()
@@ -143,20 +143,14 @@ class _Run:
             self._calls.pop(item.key, None)
         return read_reply(params, done), done
 
-    def _asked(self, item: Item) -> tuple[Sampling, list[Message]]:
+    def _asked(self, item: Item) -> tuple[Sampling, str | Sequence[Message]]:
         if item.file is not None:
             text = read_text(item.file, limit=self._params.max_input_bytes, follow=False).strip()
             prompt = (self._params.template or TEXT).replace(TEXT, text)
-            return self._params, self._chat([_user(prompt)], self._params.system)
+            return self._params, chat(prompt, self._params.system)
         line = line_of(item, self._params)
-        messages = line.messages or [_user(line.prompt or "")]
-        own = line.system is not None or any(one.role == "system" for one in messages)
-        return line, self._chat(messages, line.system if own else self._params.system)
-
-    @staticmethod
-    def _chat(messages: list[Message], system: str | None) -> list[Message]:
-        first = [Message.model_construct(role="system", content=system)] if system else []
-        return [*first, *messages]
+        own = line.system is not None or any(one.role == "system" for one in line.messages or ())
+        return line, chat(line.messages or line.prompt or "", line.system if own else self._params.system)
 
     def _land(self, item: Item, future: Future[tuple[Reply, dict[str, Any]]]) -> None:
         try:
@@ -210,10 +204,6 @@ class _Run:
 
 def _relative(path: Path, directory: Path) -> str:
     return str(path.relative_to(directory) if path.is_relative_to(directory) else path)
-
-
-def _user(text: str) -> Message:
-    return Message.model_construct(role="user", content=text)
 
 
 @hookimpl

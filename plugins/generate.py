@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
 from pydantic import BaseModel, Field, model_validator
 
 from plugins.following import follow
-from plugins.generation import Message, Sampling, read_reply, usage
+from plugins.generation import Message, Sampling, chat, read_reply, usage
 from plugins.hookspecs import hookimpl
 from plugins.inputs import AbsolutePath, read_text
 from plugins.task import Task, TaskContext
@@ -31,6 +31,7 @@ class Params(Sampling):
     template: str | None = Field(
         default=None, max_length=1_000_000, description="Put around prompt or file: '{text}' stands for it."
     )
+    raw: bool = Field(default=False, description="Continue the text as it is, without the model's chat template.")
     output: str | None = Field(
         default=None, min_length=1, max_length=255, description="Name of the result file; default: after the input."
     )
@@ -52,6 +53,8 @@ class Params(Sampling):
             raise ValueError("template has no {text} in it, so the input would be lost")
         if self.template is not None and self.messages is not None:
             raise ValueError("template needs prompt or file, not messages")
+        if self.raw and (self.messages is not None or self.system is not None):
+            raise ValueError("raw text has no turns: it needs prompt or file, without system")
         if self.system is not None and any(one.role == "system" for one in self.messages or ()):
             raise ValueError("system is given twice: as a parameter and in messages")
         return self
@@ -66,7 +69,8 @@ class Generate:
 
     def run(self, ctx: TaskContext, params: Params) -> dict[str, Any]:
         """Stream the answer to whoever follows, write it to a file and return it with its usage."""
-        request = params.request(_messages(ctx, params), schema=params.schema_for_request())
+        request = params.request(_asked(ctx, params), schema=params.schema_for_request())
+        request |= {"raw": True} if params.raw else {}
         with ctx.models(params.model, runtime="lm") as model:
             done = follow(model, request, _teller(ctx, params.max_tokens))
         reply = read_reply(params, done)
@@ -77,15 +81,14 @@ class Generate:
         return {**result, "output": str(written.path)}
 
 
-def _messages(ctx: TaskContext, params: Params) -> list[Message]:
-    system = [Message(role="system", content=params.system)] if params.system else []
+def _asked(ctx: TaskContext, params: Params) -> str | Sequence[Message]:
     if params.messages is not None:
-        return [*system, *params.messages]
-    text = params.prompt
+        return chat(params.messages, params.system)
+    text = params.prompt or ""
     if params.file is not None:
         # A watched folder is where strangers' files land: there, links are not followed.
         text = read_text(params.file, limit=params.max_input_bytes, follow=ctx.job.placement.input is None).strip()
-    return [*system, Message.model_construct(role="user", content=(params.template or TEXT).replace(TEXT, text or ""))]
+    return chat((params.template or TEXT).replace(TEXT, text), params.system)
 
 
 def _teller(ctx: TaskContext, most: int) -> Callable[[str, Mapping[str, Any]], None]:

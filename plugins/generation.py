@@ -76,11 +76,22 @@ class Sampling(BaseModel):
         return schema
 
     def request(
-        self, messages: Sequence[Message], *, schema: dict[str, Any] | None, stream: bool = True
+        self, asked: str | Sequence[Message], *, schema: dict[str, Any] | None, stream: bool = True
     ) -> dict[str, Any]:
-        """Return the request for the `lm` runtime."""
+        """Return the request for the `lm` runtime; *asked* is one user's prompt or a chat."""
         chosen = self.model_dump(include=set(_PASSED))
-        return {"messages": [one.model_dump() for one in messages], **chosen, "json_schema": schema, "stream": stream}
+        what: dict[str, Any] = (
+            {"prompt": asked} if isinstance(asked, str) else {"messages": [one.model_dump() for one in asked]}
+        )
+        return {**what, **chosen, "json_schema": schema, "stream": stream}
+
+
+def chat(prompt: str | Sequence[Message], system: str | None) -> str | Sequence[Message]:
+    """Return *prompt* with *system* before it, if there is one."""
+    if not system:
+        return prompt
+    turns = [Message.model_construct(role="user", content=prompt)] if isinstance(prompt, str) else prompt
+    return [Message.model_construct(role="system", content=system), *turns]
 
 
 class Reply(NamedTuple):

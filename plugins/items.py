@@ -125,7 +125,8 @@ def from_csv(text: str, *, template: str) -> list[Item]:
         _check_columns(columns, template)
         items = [_from_fields(reader.line_num, row, template) for row in reader]
     except csv.Error as error:
-        raise InvalidInput(f"Line {reader.line_num} is not CSV: {error}.", line=reader.line_num) from error
+        number = reader.reader.line_num  # the one of the DictReader still stands at the row before
+        raise InvalidInput(f"Line {number} is not CSV: {error}.", line=number) from error
     _limit(len(items), None)
     return items
 

@@ -38,9 +38,14 @@ def job(task: str, *, params: Mapping[str, Any] | None = None, placement: Placem
     )
 
 
+def asked(request: Mapping[str, Any]) -> str:
+    """Return what the person asked: the prompt, or the chat's last turn."""
+    return str(request["prompt"] if "prompt" in request else request["messages"][-1]["content"])
+
+
 def echo(request: Mapping[str, Any], on_event: OnEvent) -> dict[str, Any]:
     """Answer with the last message in upper case, a token a word."""
-    words = request["messages"][-1]["content"].upper().split()
+    words = asked(request).upper().split()
     for count, word in enumerate(words, start=1):
         on_event("token", {"text": word + " ", "n": count})
     return {
@@ -140,7 +145,7 @@ class FakeContext:
         stem: str | None = None,
         saved: Mapping[str, Any] | None = None,
         placement: Placement | None = None,
-        mine: Mapping[Path, str] | None = None,
+        mine: Mapping[Path, set[str]] | None = None,
         settings: Mapping[str, Mapping[str, Any]] | None = None,
         plugins: PluginManager | None = None,
     ) -> None:
@@ -160,12 +165,12 @@ class FakeContext:
         #: Called with each checkpoint: where a test stops the job.
         self.on_checkpoint: Callable[[dict[str, Any]], None] = lambda _: None
         #: Files as the ledger remembers them for the next attempt.
-        self.intended: dict[Path, str] = dict(mine or {})
+        self.intended: dict[Path, set[str]] = {path: set(sums) for path, sums in (mine or {}).items()}
         self._plugins = plugins
         self._writer = OutputWriter(directory, job_id=self.job.id, intend=self._intend, mine=dict(self.intended))
 
     def _intend(self, output: OutputFile) -> None:
-        self.intended[output.path] = output.sha256
+        self.intended.setdefault(output.path, set()).add(output.sha256)
 
     @property
     def outputs(self) -> tuple[OutputFile, ...]:

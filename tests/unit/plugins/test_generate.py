@@ -91,6 +91,14 @@ def test_a_chat_is_sent_as_it_is(tmp_path: Path) -> None:
     assert ctx.lm.requests[0]["messages"] == [{"role": "system", "content": "s"}, *chat]
 
 
+def test_a_prompt_alone_is_sent_as_one(tmp_path: Path) -> None:
+    """The runtime knows whether the model has a chat template; raw asks it to leave that out."""
+    ctx = FakeContext(tmp_path)
+    run(ctx, prompt="a")
+    run(ctx, prompt="a", raw=True)
+    assert [(one["prompt"], one.get("raw")) for one in ctx.lm.requests] == [("a", None), ("a", True)]
+
+
 def test_a_text_file_is_the_prompt(tmp_path: Path) -> None:
     """Its text goes into the template literally, braces and all; the result is named after the file."""
     source = tmp_path / "in" / "note.txt"
@@ -98,7 +106,7 @@ def test_a_text_file_is_the_prompt(tmp_path: Path) -> None:
     source.write_text("x {y} {text}\n")
     ctx = FakeContext(tmp_path / "out")
     run(ctx, file=source, template="Title of: {text}!")
-    assert ctx.lm.requests[0]["messages"] == [{"role": "user", "content": "Title of: x {y} {text}!"}]
+    assert ctx.lm.requests[0]["prompt"] == "Title of: x {y} {text}!"
     assert (tmp_path / "out" / "note.txt").is_file()
 
 
@@ -127,6 +135,7 @@ def test_the_submitter_names_the_result(tmp_path: Path) -> None:
         ({"prompt": "a", "template": "b"}, "no {text} in it"),
         ({"messages": [{"role": "user", "content": "a"}], "template": "{text}"}, "needs prompt or file"),
         ({"messages": [{"role": "system", "content": "a"}], "system": "b"}, "given twice"),
+        ({"prompt": "a", "raw": True, "system": "b"}, "raw text has no turns"),
         ({"messages": [{"role": "robot", "content": "a"}]}, "'system', 'user' or 'assistant'"),
         ({"prompt": "a", "temperature": float("nan")}, "finite"),
         ({"prompt": "a", "max_tokens": 0}, "greater than or equal to 1"),
