@@ -1,0 +1,66 @@
+"""The runtime ``lm``: language models by mlx-lm, many requests at once.
+
+Options: ``dtype`` (auto, keep, float32, float16, bfloat16), ``context`` (tokens, at most the model's own), ``batch``
+(requests decoded together, 32).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from plugins.estimate import estimate_lm, text_config
+from plugins.hookspecs import hookimpl
+from plugins.runtime import Estimate, Runtime, Session
+
+if TYPE_CHECKING:
+    from plugins.lm_request import Limits
+
+
+class LmRuntime:
+    """Language models in mlx-lm's format."""
+
+    name = "lm"
+    summary = "Language models (mlx-lm): text, chat, JSON by schema; requests are batched."
+
+    def estimate(self, model: Path, options: Mapping[str, Any]) -> Estimate:
+        """Reckon from the headers and the configuration."""
+        return estimate_lm(model, options)
+
+    def load(self, model: Path, options: Mapping[str, Any]) -> Session:
+        """Load *model* and return its session."""
+        import mlx_lm
+        from mlx_lm.utils import dequantize_model
+
+        from plugins.lm_session import LmSession
+        from plugins.precision import settle
+
+        loaded: Any = mlx_lm.load(
+            str(model), tokenizer_config={"trust_remote_code": False}, lazy=True, return_config=True
+        )
+        net, tokenizer, config = loaded
+        net = settle(net, str(options.get("dtype", "auto")), dequantise=dequantize_model)
+        limits = limits_of(config, tokenizer, options)
+        return LmSession(net, tokenizer, limits=limits, batch=int(options.get("batch", 32)), about=_about(config))
+
+
+def limits_of(config: Mapping[str, Any], tokenizer: Any, options: Mapping[str, Any]) -> Limits:
+    """Return what the model can take, by its configuration and the *options*."""
+    from plugins.lm_request import Limits
+
+    text = text_config(config)
+    # A model that does not say how long its context is gets the tokenizer's word for it, within reason.
+    own = text.get("max_position_embeddings") or min(int(tokenizer.model_max_length or 8192), 1_000_000)
+    asked = int(options.get("context") or own)
+    return Limits(context=min(int(own), asked), vocabulary=int(text.get("vocab_size") or len(tokenizer)))
+
+
+def _about(config: Mapping[str, Any]) -> dict[str, Any]:
+    return {"model_type": str(config.get("model_type", ""))}
+
+
+@hookimpl
+def mlxd_register_runtimes(register: Callable[[Runtime], None]) -> None:
+    """Offer the runtime."""
+    register(LmRuntime())
