@@ -1,0 +1,199 @@
+"""What the repository promises as a whole: what a wheel holds, what a lock leaves out, what README and CI may call."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import importlib.util
+import json
+import os
+import re
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+PACKAGES = ("daemon", "jobs", "plugins", "launchd")
+#: Engines: none of them may be in the daemon process.
+ENGINES = ("mlx", "mlx_lm", "mlx_whisper", "transformers", "torch", "numba", "scipy")
+#: Not part of the source.
+LEFTOVERS = {"__pycache__", ".mypy_cache", ".ruff_cache"}
+#: Folders that hold nothing of ours.
+FOREIGN = re.compile(r"^(\.(git|venv|tools|dev|.*_cache|hypothesis)|build|dist|htmlcov)$")
+
+
+def project() -> dict[str, Any]:
+    return tomllib.loads((ROOT / "pyproject.toml").read_text())
+
+
+def lock() -> dict[str, Any]:
+    return tomllib.loads((ROOT / "uv.lock").read_text())
+
+
+def recipes() -> set[str]:
+    return set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
+
+
+def source_files(package: str) -> list[Path]:
+    folder = ROOT / package
+    found = (path.relative_to(ROOT) for path in folder.rglob("*") if path.is_file())
+    return [path for path in found if not LEFTOVERS & set(path.parts)]
+
+
+def text_files() -> list[Path]:
+    found = []
+    for folder, names, files in os.walk(ROOT):
+        names[:] = [name for name in names if not FOREIGN.match(name) and name not in LEFTOVERS]
+        found += [Path(folder, name) for name in files if Path(name).suffix in {".py", ".md", ".toml", ".yml", ".yaml"}]
+    return found
+
+
+@pytest.mark.parametrize("package", PACKAGES)
+def test_what_is_installed_is_what_is_here(package: str) -> None:
+    """Every file of the packages is installed, data and type markers too; run against the wheel this is its content."""
+    spec = importlib.util.find_spec(package)
+    assert spec is not None
+    installed = Path(str(spec.origin)).parent.parent
+    missing = [str(path) for path in source_files(package) if not (installed / path).is_file()]
+    assert missing == []
+    assert (installed / package / "py.typed").is_file()
+
+
+def test_the_packages_are_the_four_of_the_design() -> None:
+    """Wheel, its checker, the type checker, coverage and the layers name the same four packages."""
+    tool = project()["tool"]
+    lists = [
+        tool["hatch"]["build"]["targets"]["wheel"]["packages"],
+        tool["check-wheel-contents"]["toplevel"],
+        tool["mypy"]["packages"],
+        tool["coverage"]["run"]["source_pkgs"],
+        tool["importlinter"]["root_packages"],
+    ]
+    assert [sorted(each) for each in lists] == [sorted(PACKAGES)] * len(lists)
+
+
+@pytest.mark.parametrize("package", PACKAGES)
+def test_a_package_begins_with_a_docstring_and_nothing_else(package: str) -> None:
+    """So that a stranger's package of the same name, installed over ours, could not break it."""
+    lines = (ROOT / package / "__init__.py").read_text().strip()
+    assert lines.startswith('"""')
+    assert lines.endswith('"""')
+    assert lines.count('"""') == 2
+    for taken in ("daemon.py", "pidfile.py", "service.py", "plist.py"):
+        if package in {"daemon", "launchd"} and (package, taken) != ("daemon", "service.py"):
+            assert not (ROOT / package / taken).exists()
+
+
+def test_the_lock_brings_no_torch_and_no_namesakes() -> None:
+    """Whoever wants torch in the lock gets it on no platform; no package that shares our import names is in it."""
+    packages = {each["name"]: each for each in lock()["package"]}
+    assert not {"python-daemon", "launchd", "jobs", "plugins", "daemon"} & set(packages)
+    for package in packages.values():
+        wanted = [each for each in package.get("dependencies", []) if each["name"] == "torch"]
+        assert [each.get("marker") for each in wanted] in ([], ["sys_platform == 'never'"]), package["name"]
+
+
+def test_torch_is_not_installed() -> None:
+    """What was installed from the lock, and what runs these tests, has no torch."""
+    with pytest.raises(importlib.metadata.PackageNotFoundError):
+        importlib.metadata.version("torch")
+    assert importlib.util.find_spec("torch") is None
+
+
+def test_the_daemon_never_imports_an_engine(tmp_path: Path) -> None:
+    """Importing every module of all four packages, plugins included, brings no MLX into the process."""
+    modules = sorted(
+        ".".join(path.with_suffix("").parts)
+        for package in PACKAGES
+        for path in source_files(package)
+        if path.suffix == ".py" and path.stem not in {"__init__", "__main__"} and "demo_models" not in path.parts
+    )
+    code = (
+        "import importlib, json, sys\n"
+        f"for name in {modules!r}: importlib.import_module(name)\n"
+        f"print(json.dumps([name for name in {ENGINES!r} if name in sys.modules]))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-I", "-c", code], cwd=tmp_path, check=False, capture_output=True, encoding="utf-8"
+    )
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout) == []
+
+
+def test_the_readme_names_only_recipes_that_exist() -> None:
+    """Every `make something` in the documents is in the Makefile."""
+    for path in [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").glob("*.md")]:
+        named = set(re.findall(r"(?:^|`)\s*make ([a-z-]+)", path.read_text(), re.MULTILINE))
+        assert named <= recipes(), path.name
+
+
+def test_the_readme_leads_through_both_commands() -> None:
+    """A stranger finds the demo, the tests, the install, a folder and a plugin."""
+    readme = (ROOT / "README.md").read_text()
+    for command in ("make demo", "make test", "uv tool install", "mlxd run", "mlxd submit", "mlxd service install"):
+        assert command in readme, command
+
+
+def test_documents_name_only_commands_that_exist() -> None:
+    """Every `mlxd something` in the documents is a command of the program."""
+    code = "import click, json; from daemon.cli import main; print(json.dumps(main.list_commands(click.Context(main))))"
+    done = subprocess.run([sys.executable, "-I", "-c", code], check=False, capture_output=True, encoding="utf-8")
+    assert done.returncode == 0, done.stderr
+    commands = set(json.loads(done.stdout))
+    for path in [ROOT / "README.md", *(ROOT / "docs").glob("*.md")]:
+        named = set(re.findall(r"(?:^|`)(?:\$ )?mlxd ([a-z]+)\b", path.read_text(), re.MULTILINE))
+        assert named <= commands, path.name
+
+
+def test_links_between_documents_lead_somewhere() -> None:
+    """A relative link in a document is a file that exists."""
+    for path in [*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")]:
+        for target in re.findall(r"\]\((?!https?:|#|mailto:)([^)#]+)", path.read_text()):
+            assert (path.parent / target).exists(), f"{path.name}: {target}"
+
+
+def test_ci_calls_recipes_and_nothing_of_its_own() -> None:
+    """The script is executable, runs make alone, and each recipe exists; the workflow runs the script."""
+    script = ROOT / ".ci" / "run"
+    assert os.access(script, os.X_OK)
+    text = script.read_text()
+    assert text.startswith("#!/usr/bin/env bash\n")
+    assert "set -euo pipefail" in text
+    (named,) = re.findall(r"for recipe in ([a-z -]+);", text)
+    assert {"check", "test", "wheel", "demo"} == set(named.split())
+    assert set(named.split()) <= recipes()
+    assert "run: .ci/run" in (ROOT / ".github" / "workflows" / "ci.yml").read_text()
+
+
+def test_actions_are_pinned_by_commit() -> None:
+    """A tag can be moved to other code, a commit cannot."""
+    used = re.findall(r"uses: (\S+)(.*)", (ROOT / ".github" / "workflows" / "ci.yml").read_text())
+    assert used
+    for action, comment in used:
+        assert re.fullmatch(r"[\w-]+/[\w-]+@[0-9a-f]{40}", action), action
+        assert re.search(r"# v\d+\.\d+\.\d+", comment), action
+
+
+def test_no_file_knows_the_machine_it_was_written_on() -> None:
+    """No document and no source names the folder of this checkout, and no conflict was left unresolved."""
+    for path in text_files():
+        text = path.read_text(encoding="utf-8")
+        assert str(ROOT) + "/" not in text, path
+        assert not re.search(r"^(<{7}|>{7}) ", text, re.MULTILINE), path
+
+
+def test_the_licence_is_complete() -> None:
+    """The whole Apache-2.0, and the metadata says so."""
+    text = (ROOT / "LICENSE").read_text()
+    assert "Apache License" in text
+    assert "END OF TERMS AND CONDITIONS" in text
+    assert project()["project"]["license"] == "Apache-2.0"
+
+
+def test_the_changelog_has_a_place_for_changes() -> None:
+    """Keep a Changelog: an "Unreleased" section on top."""
+    headings = re.findall(r"^## (.+)$", (ROOT / "CHANGELOG.md").read_text(), re.MULTILINE)
+    assert headings[0] == "[Unreleased]"
