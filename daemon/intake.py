@@ -4,7 +4,7 @@ What has been taken is remembered in the ledger, never only here. Two keys speak
 
 1. its *place* (path, device, inode, size, time of change): an unchanged file is recognised without reading it;
 2. its *content* with what the rule does to it: a copy, a renamed or a touched file is not done twice, unless the folder
-   says ``again``.
+   says ``again``, or it failed before: then putting it there once more is asking for another try.
 
 A changed rule applies to files that come from now on: the place key knows nothing of rules.
 """
@@ -24,8 +24,8 @@ from typing import Final, NamedTuple, Protocol
 from daemon.config_folders import FolderConfig, RuleConfig
 from daemon.identity import Facts, FileChanged, HashingStopped, content_digest, content_key, open_still, place_key
 from daemon.rules import fingerprint, new_job
-from jobs.errors import LedgerUnavailable, MlxdError, QueueFull
-from jobs.model import Job, NewJob
+from jobs.errors import JobNotFound, LedgerUnavailable, MlxdError, QueueFull
+from jobs.model import Job, NewJob, State
 
 log: Final = logging.getLogger(__name__)
 
@@ -48,6 +48,9 @@ class Memory(Protocol):
 
     def remember(self, folder: Path, key: str, job_id: str) -> None:
         """Note that this key was made into that job."""
+
+    def get(self, job_id: str) -> Job:
+        """Return a job; `JobNotFound` if it was cleaned away."""
 
     def is_output(self, path: Path) -> bool:
         """Tell whether a job wrote this file."""
@@ -128,10 +131,12 @@ class Intake:
         key = content_key(self._digest(path, facts), fingerprint(rule))
         place = place_key(path, facts)
         if known := self._ledger.seen(folder.path, key):
-            self._ledger.remember(folder.path, place, known)
-            self._digests.pop(path, None)
-            log.info("The same content was done before.", extra={"action": "file_known", "job_id": known})
-            return Outcome(Verdict.KNOWN)
+            if not self._failed(known):
+                self._ledger.remember(folder.path, place, known)
+                self._digests.pop(path, None)
+                log.info("The same content was done before.", extra={"action": "file_known", "job_id": known})
+                return Outcome(Verdict.KNOWN)
+            key = place  # the content's key names the failed job
         outcome = self._hand_in(folder, path, rule, key)
         self._digests.pop(path, None)
         # Only spares reading the file again: the content key, written with the job, is what counts after a crash.
@@ -144,6 +149,12 @@ class Intake:
         if created:
             log.info("Took a file.", extra={"action": "file_taken", "job_id": job.id, "rule": rule.name})
         return Outcome(Verdict.TAKEN if created else Verdict.KNOWN, job)
+
+    def _failed(self, job_id: str) -> bool:
+        try:
+            return self._ledger.get(job_id).state in (State.FAILED, State.CANCELLED)
+        except JobNotFound:
+            return False
 
     def _digest(self, path: Path, facts: Facts) -> str:
         known = self._digests.get(path)

@@ -17,7 +17,8 @@ from daemon.following import Following
 from daemon.intake import Intake
 from daemon.patrol import Patrol
 from daemon.watcher import Watcher
-from jobs.model import Job, NewJob
+from jobs.errors import JobNotFound
+from jobs.model import Job, NewJob, State
 
 
 class ManualClock:
@@ -59,6 +60,15 @@ class FakeLedger:
 
     def remember(self, folder: Path, key: str, job_id: str) -> None:
         self.keys[folder, key] = job_id
+
+    def get(self, job_id: str) -> Job:
+        if job := next((job for job in self.jobs if job.id == job_id), None):
+            return job
+        raise JobNotFound
+
+    def fail(self, number: int) -> None:
+        """Let the job of this number have failed."""
+        self.jobs[number] = self.jobs[number].model_copy(update={"state": State.FAILED})
 
     def is_output(self, path: Path) -> bool:
         return path in self.outputs
