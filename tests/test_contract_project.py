@@ -139,7 +139,7 @@ def test_the_readme_leads_through_both_commands() -> None:
 
 def test_documents_name_only_commands_that_exist() -> None:
     """Every `mlxd something` in the documents is a command of the program."""
-    code = "import click, json; from daemon.cli import main; print(json.dumps(main.list_commands(click.Context(main))))"
+    code = "import json; from daemon.cli import COMMANDS; print(json.dumps(list(COMMANDS)))"
     done = subprocess.run([sys.executable, "-I", "-c", code], check=False, capture_output=True, encoding="utf-8")
     assert done.returncode == 0, done.stderr
     commands = set(json.loads(done.stdout))
