@@ -1,0 +1,6 @@
+"""``python -I -m daemon`` is the same as ``mlxd``."""
+
+from daemon.cli import main
+
+if __name__ == "__main__":
+    main()

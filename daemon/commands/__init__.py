@@ -1,0 +1,1 @@
+"""The subcommands of `mlxd`, imported when they are called."""
