@@ -1,0 +1,70 @@
+"""The runtime ``whisper``: speech to text by mlx-whisper, without ffmpeg and without torch.
+
+Options: ``dtype`` (auto, float32, float16).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+import types
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any, Final
+
+from plugins.estimate import estimate_whisper
+from plugins.hookspecs import hookimpl
+from plugins.runtime import Estimate, Runtime, Session
+
+_TIMING: Final = "mlx_whisper.timing"
+
+
+class WhisperRuntime:
+    """Whisper models in mlx-whisper's format."""
+
+    name = "whisper"
+    summary = "Speech to text (mlx-whisper): any audio or video in, segments and words out."
+
+    def estimate(self, model: Path, options: Mapping[str, Any]) -> Estimate:
+        """Reckon from the headers and the configuration."""
+        return estimate_whisper(model, options)
+
+    def load(self, model: Path, options: Mapping[str, Any]) -> Session:
+        """Load *model* and return its session."""
+        with timing_put_off():
+            from mlx_whisper.load_models import load_model
+        import mlx.core as mx
+
+        from plugins.mlx_process import on_cpu
+        from plugins.precision import dequantised, settle
+        from plugins.whisper_session import WhisperSession
+
+        dtype = str(options.get("dtype", "auto"))
+        if dtype not in ("auto", "float32", "float16"):
+            raise ValueError(f"The option dtype of whisper must be auto, float32 or float16, not {dtype!r}.")
+        half = dtype == "float16" or (dtype == "auto" and not on_cpu())
+        net = load_model(str(model), dtype=mx.float16 if half else mx.float32)
+        # The decoder insists on one format throughout, whatever the file holds.
+        net = settle(net, "float16" if half else "auto" if on_cpu() else "float32", dequantise=dequantised)
+        return WhisperSession(net, half=half, about={"model_type": "whisper"})
+
+
+@contextlib.contextmanager
+def timing_put_off() -> Iterator[None]:
+    """Keep ``import mlx_whisper`` from importing numba and scipy (2 s, 120 MB): only word timestamps need them."""
+    if "mlx_whisper" in sys.modules:
+        yield
+        return
+    stub: Any = types.ModuleType(_TIMING)
+    stub.add_word_timestamps = None  # the one name that mlx_whisper.transcribe imports; ours is the only window loop
+    sys.modules[_TIMING] = stub
+    try:
+        yield
+    finally:
+        sys.modules.pop(_TIMING, None)
+
+
+@hookimpl
+def mlxd_register_runtimes(register: Callable[[Runtime], None]) -> None:
+    """Offer the runtime."""
+    register(WhisperRuntime())
