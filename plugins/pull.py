@@ -49,7 +49,7 @@ class PullTask:
 
     name = "pull"
     summary = "Fetch a model from the Hugging Face hub (safetensors and its configuration, never code)."
-    params = PullParams
+    params: type[BaseModel] = PullParams
 
     def __init__(self, command: Callable[[str, str], Sequence[str]] = _command) -> None:
         self._command = command
