@@ -217,7 +217,7 @@ def _daemon(patient: Patient) -> Iterator[Finding]:
     known = {folder.problem for folder in patient.folders} | {plugin.problem for plugin in patient.plugins}
     for trouble in health.problems:
         if trouble not in known:
-            yield problem("daemon", trouble, "See: mlxd service logs")
+            yield problem("daemon", trouble, "See: mlxd logs")
     if health.status is Condition.DRAINING:
         yield note("daemon", f"mlxd {health.version} is stopping (process {health.pid}).")
     else:

@@ -7,38 +7,17 @@ import pwd
 import sys
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Final, Literal
+from typing import Final
 
 from daemon.paths import Home
 from jobs.errors import ServiceError
 from launchd.agent import AgentSpec
-from launchd.contract import ServiceFailure, ServiceManager, ServiceStatus
+from launchd.contract import ServiceManager
 
 # What the person set for this daemon, and where the model hub's cache is. Nothing else of the shell's environment:
 # a service must not depend on the terminal it was installed from.
 _CARRIED: Final = ("MLXD_HOME", "HF_HOME", "HF_HUB_CACHE", "HF_ENDPOINT", "HF_HUB_OFFLINE")
 _CARRIED_ON_LINUX: Final = ("XDG_CONFIG_HOME", "XDG_STATE_HOME", "XDG_CACHE_HOME")
-
-#: What can be done with the service.
-Verb = Literal["install", "uninstall", "start", "stop", "restart", "status"]
-
-
-def perform(
-    verb: Verb, home: Home, *, drain_seconds: float = 30, environ: Mapping[str, str] = os.environ
-) -> ServiceStatus:
-    """Do *verb* with the service of *home* and return where it stands then; `drain_seconds` is the configured one.
-
-    Raises:
-        ServiceError: it could not be done; says why and what to do, ``facts["code"]`` is the service manager's answer.
-
-    """
-    service = manager(home, drain_seconds=drain_seconds, environ=environ)
-    act = getattr(service, verb)
-    try:
-        status: ServiceStatus = act()
-    except ServiceFailure as failure:
-        raise ServiceError(str(failure), code=failure.code) from failure
-    return status
 
 
 def describe(

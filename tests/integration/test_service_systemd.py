@@ -10,9 +10,8 @@ from pathlib import Path
 import pytest
 from fakes_service import FakeSystemctl, sample_spec
 
-from daemon.installation import describe, perform
+from daemon.installation import describe, manager
 from daemon.paths import find_home
-from jobs.errors import ServiceError
 from launchd.contract import ServiceFailure, Standing
 from launchd.systemd import SystemdController
 
@@ -52,7 +51,7 @@ def test_no_user_session_is_explained(systemctl: FakeSystemctl, tmp_path: Path) 
 def test_the_service_of_a_home_starts_this_very_mlxd(systemctl: FakeSystemctl, tmp_path: Path) -> None:
     """What `mlxd service install` installs runs the mlxd that installed it, for the same home, with no shell's PATH."""
     environ = {"HOME": str(tmp_path), "MLXD_HOME": str(tmp_path / "mlxd"), "PATH": "/strange/bin"}
-    assert perform("install", find_home(environ), environ=environ).standing is Standing.RUNNING
+    assert manager(find_home(environ), environ=environ).install().standing is Standing.RUNNING
     unit = (tmp_path / ".config" / "systemd" / "user" / "mlxd.service").read_text()
     assert f'Environment="MLXD_HOME={tmp_path / "mlxd"}"' in unit
     assert "/strange/bin" not in unit
@@ -61,16 +60,6 @@ def test_the_service_of_a_home_starts_this_very_mlxd(systemctl: FakeSystemctl, t
     done = subprocess.run([launcher, "--help"], env={"HOME": str(tmp_path)}, check=False, capture_output=True)
     assert done.returncode == 0, done.stderr
     assert b"run" in done.stdout
-
-
-@pytest.mark.skipif(sys.platform == "darwin", reason="on a Mac the manager is launchd")
-def test_a_refusal_is_one_of_our_errors(systemctl: FakeSystemctl, tmp_path: Path) -> None:
-    """The command line shows a `ServiceError` with the sentence and the service manager's code."""
-    systemctl.change(broken="Unit is masked.")
-    environ = {"HOME": str(tmp_path), "MLXD_HOME": str(tmp_path / "mlxd")}
-    with pytest.raises(ServiceError, match="Unit is masked") as caught:
-        perform("install", find_home(environ), environ=environ)
-    assert caught.value.facts == {"code": 1}
 
 
 def test_the_described_service_fits_both_systems(tmp_path: Path) -> None:
