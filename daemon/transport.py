@@ -125,6 +125,7 @@ class _Connection(http.client.HTTPConnection):
     def __init__(self, path: Path, *, timeout: float) -> None:
         super().__init__("mlxd", timeout=timeout)
         self._path = path
+        self.stream: socket.socket
         #: Whether a timeout is the caller's deadline and not the daemon's silence.
         self.deadline_passed = False
 
@@ -137,7 +138,8 @@ class _Connection(http.client.HTTPConnection):
         except BaseException:
             sock.close()
             raise
-        self.sock = sock
+        # http.client forgets `sock` as soon as an answer says that it is the last; its timeout is still ours to set.
+        self.sock = self.stream = sock
 
 
 def _connect(sock: socket.socket, path: Path) -> None:
@@ -173,7 +175,7 @@ def _document(response: http.client.HTTPResponse) -> Mapping[str, Any]:
 
 def _read_line(connection: _Connection, response: http.client.HTTPResponse, deadline: float | None) -> bytes:
     left = _SILENCE if deadline is None else min(_SILENCE, max(0.001, deadline - time.monotonic()))
-    connection.sock.settimeout(left)
+    connection.stream.settimeout(left)
     try:
         return response.readline()
     except TimeoutError:
