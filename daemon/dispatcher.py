@@ -131,4 +131,3 @@ class Dispatcher:
         if due is None:
             return self._every
         return min(self._every, max(0.0, (due - self._clock()).total_seconds()))
-

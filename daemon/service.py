@@ -35,6 +35,7 @@ from jobs.ledger import Ledger
 from jobs.model import Job, Lane, NewJob, Placement, Source, State
 from plugins.manager import PluginManager
 
+
 class Folders(Protocol):
     """What the service needs of the watcher."""
 
