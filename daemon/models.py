@@ -5,7 +5,6 @@ The hub's cache is read by its documented layout, so the daemon needs no hub lib
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 import re
@@ -14,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final, Protocol
 
-from jobs.errors import InvalidParams, MlxdError, ModelMissing
+from jobs.errors import InvalidParams, ModelMissing
 
 #: The embedded demo models, by the name after ``demo:``.
 DEMO_MODELS: Final = Path(__file__).parent.parent / "plugins" / "demo_models"
@@ -116,17 +115,6 @@ class ModelResolver:
             pin=bool(alias and alias.pin),
             keep_alive_s=_stay(alias.keep_alive if alias else self._keep_alive),
         )
-
-    def configured(self) -> list[ResolvedModel]:
-        """Return the configuration's models and defaults, those that are on this machine."""
-        found = []
-        for ref, runtime in [
-            *((name, "") for name in self._aliases),
-            *((ref, rt) for rt, ref in self._defaults.items()),
-        ]:
-            with contextlib.suppress(MlxdError):  # a missing model is told to whoever asks for it
-                found.append(self(ref, runtime))
-        return found
 
     def _default(self, runtime: str) -> str:
         if runtime not in self._defaults:

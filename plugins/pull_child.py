@@ -30,7 +30,7 @@ def main(argv: list[str], *, hub: Any = None, out: TextIO | None = None) -> int:
     if hub is None:
         import huggingface_hub as hub
         import huggingface_hub.constants
-        import huggingface_hub.utils  # noqa: F401 - the package finds its parts lazily, but not its modules
+        import huggingface_hub.utils
     try:
         total = _total(hub, repo, revision)
         cache = Path(hub.constants.HF_HUB_CACHE) / f"models--{repo.replace('/', '--')}" / "blobs"
