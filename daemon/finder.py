@@ -76,16 +76,18 @@ class Finder:
 
     def at(self, relative: str) -> Iterator[Candidate]:
         """Yield the candidate at this place, or those below it if it is a folder; nothing if it is gone."""
-        if self._is_pruned(relative):
+        if self._is_pruned(relative) or self._leads_out(relative):
             return
         path = f"{self._root}/{relative}"
         try:
             status = os.lstat(path)
         except OSError:
             return
+        name = relative.rpartition("/")[2]
         if stat.S_ISDIR(status.st_mode):
-            yield from self._below(relative) if self._folder.recursive and not self._prunes(relative) else ()
-        elif not is_ignored_file(relative.rpartition("/")[2]):
+            if self._folder.recursive and not is_ignored_folder(name) and not self._prunes(relative):
+                yield from self._below(relative)
+        elif not is_ignored_file(name):
             yield from self._judge(relative, lambda: status)
 
     def rule(self, relative: str) -> RuleConfig | None:
@@ -163,6 +165,11 @@ class Finder:
             return True
         above = ("/".join(parts[:depth]) for depth in range(1, len(parts) + 1))
         return any(is_ignored_folder(part) for part in parts) or any(map(self._prunes, above))
+
+    def _leads_out(self, relative: str) -> bool:
+        """Tell whether some folder on the way to *relative* is a link; a scan does not follow one either."""
+        above = relative.rpartition("/")[0]
+        return bool(above) and os.path.realpath(f"{self._root}/{above}") != f"{os.path.realpath(self._root)}/{above}"
 
     def _cannot_list(self, relative: str, error: OSError) -> None:
         if isinstance(error, (FileNotFoundError, NotADirectoryError)) and relative:
