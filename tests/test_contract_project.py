@@ -123,11 +123,23 @@ def test_the_daemon_never_imports_an_engine(tmp_path: Path) -> None:
     assert json.loads(done.stdout) == []
 
 
+def code_in(path: Path) -> list[str]:
+    """Return the lines of code in a document: those of fenced blocks, and what stands in backticks."""
+    text = path.read_text()
+    blocks = re.findall(r"^```\w*\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
+    prose = re.sub(r"^```.*?^```", "", text, flags=re.MULTILINE | re.DOTALL)
+    inline = [" ".join(each.split()) for each in re.findall(r"`([^`]+)`", prose)]
+    return [line.strip().removeprefix("$ ") for block in blocks for line in block.splitlines()] + inline
+
+
+def commands_in(path: Path, program: str) -> set[str]:
+    return {found[1] for line in code_in(path) if (found := re.match(rf"{program} ([a-z][a-z-]*)\b", line))}
+
+
 def test_the_readme_names_only_recipes_that_exist() -> None:
     """Every `make something` in the documents is in the Makefile."""
     for path in [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").glob("*.md")]:
-        named = set(re.findall(r"(?:^|`)\s*make ([a-z-]+)", path.read_text(), re.MULTILINE))
-        assert named <= recipes(), path.name
+        assert commands_in(path, "make") <= recipes(), path.name
 
 
 def test_the_readme_leads_through_both_commands() -> None:
@@ -144,8 +156,7 @@ def test_documents_name_only_commands_that_exist() -> None:
     assert done.returncode == 0, done.stderr
     commands = set(json.loads(done.stdout))
     for path in [ROOT / "README.md", *(ROOT / "docs").glob("*.md")]:
-        named = set(re.findall(r"(?:^|`)(?:\$ )?mlxd ([a-z]+)\b", path.read_text(), re.MULTILINE))
-        assert named <= commands, path.name
+        assert commands_in(path, "mlxd") <= commands, path.name
 
 
 def test_links_between_documents_lead_somewhere() -> None:
