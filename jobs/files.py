@@ -104,9 +104,10 @@ class Files:
             return None
         except OSError:
             return ""  # a link, or a file that is not ours to read: in any case not one that we wrote
-        with open(file, "rb") as stream:  # noqa: PTH123 - a descriptor, not a path
-            if not stat.S_ISREG(os.fstat(file).st_mode):
-                return ""
+        if not stat.S_ISREG(os.fstat(file).st_mode):
+            os.close(file)
+            return ""
+        with os.fdopen(file, "rb") as stream:
             return hashlib.file_digest(stream, "sha256").hexdigest()
 
     def taken(self, name: str, *, folder: int) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 from pathlib import Path
 from typing import Final
@@ -105,11 +106,11 @@ def clear_error_sidecar(path: Path) -> None:
 
 
 def _sidecar(path: Path, number: int) -> Path:
-    ending = f"{_SIDECAR}" if number == 1 else f" ({number}){_SIDECAR}"
-    name = os.fsencode(path.name)
-    if len(name) + len(ending) > LONGEST:
-        name = os.fsencode(shortened(path.name, LONGEST - len(ending)))
-    return path.parent / (os.fsdecode(name) + ending)
+    ending = _SIDECAR if number == 1 else f" ({number}){_SIDECAR}"
+    name = path.name
+    if len(os.fsencode(name)) + len(ending) > LONGEST:
+        name = shortened(name.encode(errors="replace").decode(), LONGEST - len(ending))
+    return path.parent / f"{name}{ending}"
 
 
 def _is_ours(path: Path) -> bool:
@@ -124,7 +125,8 @@ def _replace(path: Path, content: bytes) -> None:
     """Write whole or not at all."""
     files = Files()
     folder = files.open_folder(path.parent, [])
-    temporary = f".{shortened(path.name, LONGEST - 20)}.mlxd-tmp"
+    # The same name each time, so that the next attempt replaces what a death has left.
+    temporary = f".{hashlib.sha256(os.fsencode(path.name)).hexdigest()[:16]}.mlxd-tmp"
     try:
         file = files.create(temporary, folder=folder)
         try:

@@ -103,12 +103,13 @@ class OutputWriter:
 
     def _write(self, wanted: Path, content: bytes, folder: int) -> OutputFile:
         digest = hashlib.sha256(content).hexdigest()
+        temporary = self._temporary(wanted.name)
         own = self._own(wanted, folder)
         if own is not None and self._files.digest(own.name, folder=folder) == digest:
-            # Also when the last attempt died right after step 4: make sure of step 6.
+            # The last attempt may have died right after step 4: make sure of the others.
+            self._files.remove(temporary, folder=folder)
             self._files.sync(folder)
             return OutputFile(path=own, size=len(content), sha256=digest)
-        temporary = self._temporary(wanted.name)
         try:
             self._fill(temporary, content, folder)
             return self._name(temporary, wanted, own, OutputFile(path=wanted, size=len(content), sha256=digest), folder)
@@ -152,6 +153,8 @@ class OutputWriter:
 
     def _own(self, wanted: Path, folder: int) -> Path | None:
         """Return the file of this job that stands for *wanted*, if there is one with content of ours."""
+        if not self._mine:
+            return None
         elsewhere = {place for name, place in self._places.items() if name != wanted}
         first_free = None
         for number in range(1, _MOST):
@@ -161,7 +164,7 @@ class OutputWriter:
                 return path
             if first_free is None and not self._files.taken(path.name, folder=folder):
                 first_free = number
-            if first_free is not None and (not self._mine or number >= first_free + _LOOK_BEYOND):
+            if first_free is not None and number >= first_free + _LOOK_BEYOND:
                 return None
         return None
 

@@ -58,8 +58,8 @@ class Died(BaseException):
     """The process is gone: nothing runs after it, clean-up included."""
 
 
-#: What `Files` can do, in the order in which a first writing does it.
-STEPS = ("open_folder", "create", "write", "publish", "sync", "taken", "link", "sync")
+#: What a first writing does, in order (`link` itself calls `remove`).
+STEPS = ("open_folder", "create", "write", "publish", "sync", "taken", "link", "remove", "sync")
 
 
 class ScriptedFiles(Files):

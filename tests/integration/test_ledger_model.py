@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -49,12 +50,14 @@ class LedgerMachine(RuleBasedStateMachine):
         self.folder = tempfile.TemporaryDirectory()
         self.clock = Clock()
         self.elapsed = 0.0
+        # Counted, not drawn: hypothesis must see the same choices when it tries a failure again.
+        self.ids = (f"job{number:07}" for number in itertools.count())
         self.ledger = self._open()
         self.records: dict[str, Record] = {}
         self.keys: dict[str, str] = {}
 
     def _open(self) -> Ledger:
-        return Ledger(Path(self.folder.name) / "ledger.sqlite3", clock=self.clock)
+        return Ledger(Path(self.folder.name) / "ledger.sqlite3", clock=self.clock, new_id=lambda: next(self.ids))
 
     def teardown(self) -> None:
         self.ledger.close()
