@@ -13,8 +13,6 @@ import sys
 from collections.abc import Callable
 from typing import Any, Final
 
-import psutil  # type: ignore[import-untyped]
-
 # struct rusage_info_v0 of <sys/resource.h>: a 16-byte uuid, then 64-bit counters; ri_phys_footprint is the eighth.
 _RUSAGE_INFO_V0: Final = 0
 _BUFFER_BYTES: Final = 512
@@ -27,6 +25,8 @@ def footprint() -> int:
         found = physical_footprint(ctypes.CDLL(None).proc_pid_rusage, os.getpid())
         if found is not None:
             return found
+    import psutil  # a start-up of the daemon has no need of it
+
     return int(psutil.Process().memory_info().rss)
 
 

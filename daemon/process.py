@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 import signal
 import sys
@@ -55,6 +56,8 @@ def run(
         try:
             life = _Life(home, path, config, signals, foreground=foreground, supervised=supervised, problem=problem)
             life.start(started if started is not None else time.monotonic())
+            gc.freeze()
+            gc.enable()
             life.wait()
         finally:
             logs.release()

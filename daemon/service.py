@@ -9,14 +9,13 @@ from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
-import psutil
-
 from daemon import metrics
 from daemon.aftermath import PULL
 from daemon.config import Config
 from daemon.dispatcher import Dispatcher
 from daemon.events import STATE, Hub
 from daemon.executor import Executor
+from daemon.footprint import footprint
 from daemon.paths import Home
 from daemon.scheduler import ModelScheduler
 from daemon.views import (
@@ -237,7 +236,7 @@ class Service:
             memory=MemoryStatus(
                 budget_bytes=self._config().memory.budget_bytes(),
                 used_bytes=sum(model.memory_bytes or model.estimate_bytes or 0 for model in models if model.pid),
-                daemon_bytes=psutil.Process().memory_info().rss,
+                daemon_bytes=footprint(),
             ),
             problems=tuple(dict.fromkeys(problem for problem in problems if problem)),
         )
