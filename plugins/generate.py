@@ -96,6 +96,9 @@ def _teller(ctx: TaskContext, most: int) -> Callable[[str, Mapping[str, Any]], N
         ctx.emit(kind, data)
         if kind == "token":
             ctx.progress(float(data.get("n", 0)), most, unit="tokens")
+        elif kind == "prefill":
+            message = f"reading the prompt, {data.get('done')} of {data.get('total')} tokens"
+            ctx.progress(0, most, unit="tokens", message=message)
 
     return tell
 

@@ -21,14 +21,20 @@ EXAMPLE = Path(__file__).parents[2] / "docs" / "examples" / "mlxd-example-plugin
 MODEL = EXAMPLE / "dictionary"
 
 
+def answers(uv: str) -> bool:
+    """Return whether it runs: a version manager's shim may be there and not work."""
+    try:
+        return subprocess.run([uv, "--version"], capture_output=True, check=False).returncode == 0
+    except OSError:
+        return False
+
+
 def installer() -> list[str]:
     """Return a command that installs into a folder: uv, which has the example's build backend in it, or pip."""
-    uv = os.environ.get("UV") or shutil.which("uv")
-    if uv is None:
-        local = sorted(EXAMPLE.parents[2].glob("*/uv")) + sorted(EXAMPLE.parents[2].glob(".*/bin/uv"))
-        uv = str(local[0]) if local else None
-    if uv is not None:
-        return [uv, "pip", "install", "--offline", "--python", sys.executable]
+    local = EXAMPLE.parents[2] / ".tools" / "uv" / "bin" / "uv"
+    for uv in (os.environ.get("UV"), shutil.which("uv"), str(local)):
+        if uv and answers(uv):
+            return [uv, "pip", "install", "--offline", "--python", sys.executable]
     return [sys.executable, "-m", "pip", "install", "--no-input"]
 
 

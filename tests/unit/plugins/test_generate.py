@@ -44,6 +44,18 @@ def test_a_prompt_is_answered_streamed_and_written(tmp_path: Path) -> None:
     assert ctx.leased == 0
 
 
+def test_a_long_prompt_tells_that_it_is_being_read(tmp_path: Path) -> None:
+    """Before the first token there is something to see."""
+
+    def script(request: Mapping[str, Any], on_event: OnEvent) -> dict[str, Any]:
+        on_event("prefill", {"done": 512, "total": 9000})
+        return {"text": "a"}
+
+    ctx = FakeContext(tmp_path, lm=script)
+    run(ctx, prompt="a", max_tokens=5)
+    assert ctx.told == [(0, 5, "tokens", "reading the prompt, 512 of 9000 tokens")]
+
+
 def test_the_request_carries_every_choice(tmp_path: Path) -> None:
     """Nothing the submitter chose is lost on the way to the runtime, and no default model is invented."""
     ctx = FakeContext(tmp_path)
