@@ -6,7 +6,6 @@ import click
 
 from daemon.console import Exit, write
 
-
 _HOW = """
 Put the script where your shell looks for it:
 

@@ -11,7 +11,6 @@ from daemon.cli import Session
 from daemon.console import Exit, write, write_json
 from daemon.transport import Transport
 
-
 _EXAMPLES = """
 \b
 mlxd submit generate "Why is the sky blue?" --wait
