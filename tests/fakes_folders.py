@@ -105,9 +105,9 @@ class Inline(Executor):
 class Bench:
     """A patrol on a real folder, with no thread and no events: time and looks are the test's."""
 
-    def __init__(self, folder: FolderConfig, **options: Any) -> None:
+    def __init__(self, folder: FolderConfig, *, ledger: Any = None, **options: Any) -> None:
         self.clock = ManualClock()
-        self.ledger = FakeLedger()
+        self.ledger = ledger or FakeLedger()
         self.background = Inline()
         self.wakes = 0
         complaints = Complaints()
@@ -131,7 +131,8 @@ class Bench:
         """Let *seconds* pass, give the patrol its turn, and return the names of all files taken so far."""
         self.clock.now += seconds
         self.patrol.turn(self.clock.now)
-        return self.ledger.inputs
+        taken: list[str] = self.ledger.inputs
+        return taken
 
     def scan(self, seconds: float = 0.0) -> list[str]:
         """Like `turn`, with a scan."""
