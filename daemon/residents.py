@@ -26,6 +26,9 @@ Event = Callable[[], None]
 #: Seconds a runner gets to end by itself when its model is unloaded.
 UNLOAD_S: Final = 5.0
 
+# What the person is told, by the case of the decision.
+_WAITING_FOR: Final = {2: "loading", 3: "making room for", 7: "waiting for room for"}
+
 
 @dataclass(kw_only=True, eq=False)
 class Model:
@@ -131,8 +134,7 @@ class Residents:
                     self._unload(key, "evicted")
                 waiter.say(f"making room for {waiter.model.ref}")
             case Verdict.WAIT:
-                what = "loading" if decision.case == residency.LOADING_CASE else "waiting for room for"
-                waiter.say(f"{what} {waiter.model.ref}")
+                waiter.say(f"{_WAITING_FOR[decision.case]} {waiter.model.ref}")
             case Verdict.REFUSE:
                 self._line.remove(waiter)
                 waiter.fail(_too_large(waiter.model, request.need, decision.available, self._budget))
