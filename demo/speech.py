@@ -74,7 +74,7 @@ class Voice:
 
 @dataclass(frozen=True)
 class Utterance:
-    """A spoken sentence at 16 kHz, with the spans of its printed words and phonemes in seconds."""
+    """A spoken sentence at 16 kHz and its `written` text, with the spans of its printed words and phonemes in seconds."""
 
     text: str
     voice: str
@@ -178,7 +178,8 @@ class Speaker:
         audio = audio * np.float32(LEVEL / max(1e-6, float(np.sqrt(np.mean(audio**2)))))
         shift, end = first / RATE, (last - first) / RATE
         phones = [(name, min(max(0.0, when - shift), end)) for name, when in self._phones]
-        return Utterance(text, voice, audio, self._spans(text, shift, end), tuple(phones))
+        spans = self._spans(text, shift, end)
+        return Utterance(written(text), voice, audio, spans, tuple(phones))
 
     def _spans(self, text: str, shift: float, end: float) -> tuple[tuple[float, float], ...]:
         """Give each printed word its span; words spoken as one ("of the") share theirs."""
@@ -203,6 +204,11 @@ class Speaker:
 def speaker() -> Speaker:
     """Return this process's speaker."""
     return Speaker()
+
+
+def written(text: str) -> str:
+    """Give a sentence as Whisper prints it: its decoder never writes a colon, so "3.30 pm"."""
+    return text.replace(":", ".")
 
 
 def random_voice(rng: random.Random, name: str | None = None) -> Voice:

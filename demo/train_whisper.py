@@ -23,8 +23,10 @@ from typing import TYPE_CHECKING, Any
 
 import mlx.core as mx
 import numpy as np
+from eval_whisper import plain
 from mlx import nn, optimizers
-from mlx.utils import tree_flatten
+from mlx.utils import tree_flatten, tree_unflatten
+from mlx_whisper.load_models import load_model
 from mlx_whisper.whisper import ModelDimensions, Whisper
 from speech import FRAMES, SpeechError, chunks
 from windows import FULL_VOCABULARY, TEXT_CTX, Composer, Vocabulary, make_bank
@@ -43,6 +45,7 @@ QUANTIZATION = {"group_size": 64, "bits": 8}
 CONSTANT = 8.0
 """Value of channel 0 after the last layer norm: it lets unused vocabulary rows be pushed down."""
 UNUSED = -20.0
+CACHE = 16 << 30
 WATCHED_HEADS = ((1, 0), (1, 1))
 
 
@@ -221,6 +224,18 @@ def export(model: Trainee, preset: Preset, vocabulary: Vocabulary, folder: Path)
     (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n")
 
 
+def resume(model: Trainee, folder: Path, vocabulary: Vocabulary) -> None:
+    """Go on from an exported model; tokens it did not have keep their fresh rows."""
+    weights = dict(tree_flatten(plain(load_model(str(folder), mx.float32)).parameters()))
+    weights.pop("alignment_heads")
+    rows = weights["decoder.token_embedding.weight"][mx.array(vocabulary.used)]
+    fresh = model.whisper.decoder.token_embedding.weight
+    known = rows[:, :1] > UNUSED / 2
+    rows = mx.concatenate([mx.where(known, rows, fresh[:-1]), fresh[-1:]])
+    weights["decoder.token_embedding.weight"] = rows
+    model.whisper.update(tree_unflatten(list(weights.items())))
+
+
 class Clock:
     """Says how far training has come: by steps if a number is given, else by the clock."""
 
@@ -249,18 +264,21 @@ class Clock:
 
 
 def train(
-    preset: Preset, bank: Bank, vocabulary: Vocabulary, folder: Path, save_every: float
-) -> Trainee:
+    preset: Preset, bank: Bank, vocabulary: Vocabulary, arguments: argparse.Namespace
+) -> None:
     """Train a model; it is exported every few minutes, so that a run may be cut short."""
     mx.random.seed(0)
+    mx.set_cache_limit(CACHE)
     model = Trainee(preset, vocabulary.size, len(bank.names))
+    if arguments.start:
+        resume(model, arguments.start, vocabulary)
     model.pin(vocabulary.unknown)
     mx.eval(model.parameters())
     composer, mixer, clock = Composer(bank, vocabulary, 1), Mixer(bank), Clock(preset)
 
     def make(_: int) -> dict[str, Any]:
         # The share of whole windows grows: short ones teach the words sooner.
-        share = preset.long * min(1.0, max(0.0, (clock.progress - 0.05) / 0.5))
+        share = preset.long * min(1.0, max(0.0, (clock.progress - 0.05) / 0.3))
         if composer.rng.random() < share:
             return composer.batch(preset.long_batch, FRAMES)
         return composer.batch(preset.short_batch, SHORT)
@@ -286,12 +304,11 @@ def train(
                 flush=True,
             )
             seen = []
-        if clock.progress >= 1 or clock.minutes - saved >= save_every:
-            export(model, preset, vocabulary, folder)
+        if clock.progress >= 1 or clock.minutes - saved >= arguments.save_every:
+            export(model, preset, vocabulary, arguments.output)
             saved = clock.minutes
         if clock.progress >= 1:
             break
-    return model
 
 
 def _arguments() -> argparse.Namespace:
@@ -307,6 +324,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--rate", type=float)
     parser.add_argument("--encoder-layers", type=int)
     parser.add_argument("--workers", type=int, default=os.cpu_count() or 1)
+    parser.add_argument("--start", type=Path, help="go on from this model folder")
     parser.add_argument("--save-every", type=float, default=5.0, help="minutes")
     return parser.parse_args()
 
@@ -325,6 +343,8 @@ def main() -> None:
     arguments = _arguments()
     preset = _preset(arguments)
     started = time.monotonic()
+    # The workers share the cores already: threads inside each would only get in the way.
+    os.environ.update({"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"})
     vocabulary = Vocabulary()
     try:
         bank = make_bank(chunks(preset.clips, arguments.workers, seed=7), vocabulary)
@@ -335,7 +355,7 @@ def main() -> None:
         f"{vocabulary.size} tokens, {time.monotonic() - started:.0f} s",
         flush=True,
     )
-    train(preset, bank, vocabulary, arguments.output, arguments.save_every)
+    train(preset, bank, vocabulary, arguments)
     print(f"done in {(time.monotonic() - started) / 60:.1f} minutes")
 
 

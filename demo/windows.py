@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from memos import generate
 from mlx_whisper.tokenizer import get_tokenizer
-from speech import FLOOR, FRAMES, HOP, LEVEL, NOISES, RATE, Chunk, mel_power, noise
+from speech import FLOOR, FRAMES, HOP, LEVEL, NOISES, RATE, Chunk, mel_power, noise, written
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -38,7 +38,7 @@ class Vocabulary:
         self.tokenizer = get_tokenizer(multilingual=False, num_languages=99)
         tokenizer = self.tokenizer
         rng = random.Random(0)  # noqa: S311 - reproducible data, not a secret
-        words = {word for _ in range(samples) for word in generate(rng).text.split(" ")}
+        words = {w for _ in range(samples) for w in written(generate(rng).text).split(" ")}
         text = {token for word in words for token in self.full(word)}
         self.special = (
             *(tokenizer.eot, tokenizer.sot, tokenizer.sot_prev),
