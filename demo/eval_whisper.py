@@ -77,9 +77,7 @@ def plain(model: Whisper) -> Whisper:
     """Undo the 8-bit form and compute in float32, which is what a CPU is fast at."""
     for name, module in model.named_modules():
         if isinstance(module, nn.QuantizedLinear | nn.QuantizedEmbedding):
-            weight = mx.dequantize(
-                module.weight, module.scales, module.biases, module.group_size, module.bits
-            )
+            weight = mx.dequantize(module.weight, module.scales, module.biases, module.group_size, module.bits)
             _replace(model, name, module, weight)
     model.update(tree_map(_single, model.parameters()))
     mx.eval(model.parameters())
@@ -109,7 +107,7 @@ def _replace(model: nn.Module, name: str, old: nn.Module, weight: mx.array) -> N
 def use(folder: Path) -> Whisper:
     """Load a model, and hand it to mlx_whisper.transcribe as the one for this folder."""
     # The package's own name "transcribe" is the function, so the module comes from sys.modules.
-    import mlx_whisper.transcribe  # noqa: F401, PLC0415
+    import mlx_whisper.transcribe  # noqa: F401
 
     model = plain(load_model(str(folder), mx.float32))
     holder = sys.modules["mlx_whisper.transcribe"].ModelHolder
@@ -117,9 +115,9 @@ def use(folder: Path) -> Whisper:
     return model
 
 
-def transcribe(audio: Floats, folder: Path, **options: Any) -> dict[str, Any]:  # noqa: ANN401
+def transcribe(audio: Floats, folder: Path, **options: Any) -> dict[str, Any]:
     """Transcribe with mlx_whisper as a user would, greedily."""
-    import mlx_whisper  # noqa: PLC0415
+    import mlx_whisper
 
     result: dict[str, Any] = mlx_whisper.transcribe(
         audio, path_or_hf_repo=str(folder), fp16=False, language="en", **options
@@ -129,13 +127,13 @@ def transcribe(audio: Floats, folder: Path, **options: Any) -> dict[str, Any]:  
 
 def speak(part: str, number: int) -> Utterance:
     """Speak held-out sentence `number` of a part; voices take turns."""
-    rng = random.Random(f"{part} {number}")  # noqa: S311 - reproducible data
+    rng = random.Random(f"{part} {number}")
     return speaker().say(sample(rng, part).text, random_voice(rng, VOICES[number % len(VOICES)]))
 
 
 def soil(clip: Floats, number: int) -> Floats:
     """Put a clip in a room: silence around it, noise in 3 of 4, quiet or loud."""
-    rng = random.Random(number)  # noqa: S311 - reproducible data
+    rng = random.Random(number)
     before, after = rng.choice((0.0, 0.3, rng.uniform(0, 2))), rng.uniform(0, 1)
     audio = np.concatenate([silence(before), clip, silence(after)])
     snr = None if number % 4 == 0 else rng.uniform(15, 30)
@@ -146,10 +144,7 @@ def read_many(model: Whisper, clips: list[Floats], batch: int = 16) -> list[str]
     """Decode single-window clips, several at a time."""
     texts = []
     for first in range(0, len(clips), batch):
-        mels = [
-            pad_or_trim(log_mel_spectrogram(clip), N_FRAMES, axis=-2)
-            for clip in clips[first : first + batch]
-        ]
+        mels = [pad_or_trim(log_mel_spectrogram(clip), N_FRAMES, axis=-2) for clip in clips[first : first + batch]]
         options = DecodingOptions(language="en", fp16=False)
         texts += [result.text for result in decode(model, mx.stack(mels), options)]
     return texts
@@ -177,7 +172,7 @@ def sentences(model: Whisper, part: str, limit: int, misses: int) -> Errors:
 
 def long_file(number: int) -> tuple[Floats, list[str], list[tuple[float, float]]]:
     """Make a file of 60 to 120 s in one voice, from held-out sentences."""
-    rng = random.Random(f"long {number}")  # noqa: S311 - reproducible data
+    rng = random.Random(f"long {number}")
     voice = random_voice(rng, VOICES[(number * 13) % len(VOICES)])
     pieces, texts, spans, seconds = [silence(rng.uniform(0, 1))], [], [], rng.uniform(60, 110)
     for memo in paragraph(rng, 60, "sentence"):
@@ -197,9 +192,7 @@ def stamps_off(result: dict[str, Any], spans: list[tuple[float, float]]) -> int:
     off = 0
     for segment in result["segments"]:
         nearest = min(spans, key=lambda span: abs(span[0] - segment["start"]))
-        off += (
-            abs(nearest[0] - segment["start"]) > EARLY or abs(nearest[1] - segment["end"]) > EARLY
-        )
+        off += abs(nearest[0] - segment["start"]) > EARLY or abs(nearest[1] - segment["end"]) > EARLY
     return off
 
 
@@ -224,7 +217,7 @@ def long_files(folder: Path, files: int) -> Errors:
 
 def quiet(folder: Path) -> int:
     """Count the texts heard in silence and noise, where there is none."""
-    rng = random.Random(5)  # noqa: S311 - reproducible data
+    rng = random.Random(5)
     wrong = 0
     for seconds in (0.5, 3, 12, 45):
         for level in (None, 20.0, 40.0):
@@ -245,10 +238,7 @@ def words(folder: Path, limit: int) -> float:
         result = transcribe(clip.audio, folder, word_timestamps=True)
         found = [word for segment in result["segments"] for word in segment["words"]]
         if len(found) == len(clip.words):
-            offs += [
-                abs(word["start"] - span[0])
-                for word, span in zip(found, clip.words, strict=True)
-            ]
+            offs += [abs(word["start"] - span[0]) for word, span in zip(found, clip.words, strict=True)]
     if not offs:
         print("  word timestamps: none could be compared")
         return float("inf")
@@ -276,8 +266,7 @@ def main() -> None:
     size = sum(file.stat().st_size for file in arguments.model.iterdir())
     print(f"{arguments.model}: {size / 1e6:.1f} MB")
     figures = {
-        part: sentences(model, part, arguments.limit, arguments.misses).rate
-        for part in ("sentence", "combination")
+        part: sentences(model, part, arguments.limit, arguments.misses).rate for part in ("sentence", "combination")
     }
     files = min(LONG_FILES, max(1, arguments.limit // 50))
     figures["long"] = long_files(arguments.model, files).rate

@@ -72,7 +72,7 @@ def _sentence(rng: random.Random, kind: str) -> Memo:
 
 def compose(recipe: Recipe) -> list[Memo]:
     """Choose a sample's sentences, none twice."""
-    rng = random.Random(recipe.seed)  # noqa: S311 - reproducible samples
+    rng = random.Random(recipe.seed)
     memos: list[Memo] = []
     for kind in recipe.kinds:
         memo = _sentence(rng, kind)
@@ -84,7 +84,7 @@ def compose(recipe: Recipe) -> list[Memo]:
 
 def speak(recipe: Recipe, memos: list[Memo]) -> Floats:
     """Speak the sentences with pauses between them."""
-    rng = random.Random(recipe.seed)  # noqa: S311 - reproducible samples
+    rng = random.Random(recipe.seed)
     pieces = [silence(0.3)]
     for memo in memos:
         pieces += [speaker().say(memo.text, recipe.voice).audio, silence(rng.uniform(0.4, 0.9))]

@@ -105,9 +105,7 @@ class _Event(ctypes.Structure):
     )
 
 
-_Callback = ctypes.CFUNCTYPE(
-    ctypes.c_int, ctypes.POINTER(ctypes.c_short), ctypes.c_int, ctypes.POINTER(_Event)
-)
+_Callback = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.POINTER(ctypes.c_short), ctypes.c_int, ctypes.POINTER(_Event))
 
 
 def _load_library() -> ctypes.CDLL:
@@ -142,7 +140,7 @@ class Speaker:
 
     def _receive(self, wave: object, count: int, events: ctypes.Array[_Event]) -> int:
         if wave and count > 0:
-            self._audio.append(np.ctypeslib.as_array(wave, (count,)).copy())  # type: ignore[arg-type]
+            self._audio.append(np.ctypeslib.as_array(wave, (count,)).copy())
         index = 0
         while (event := events[index]).type:
             when = event.sample / self._source_rate
@@ -185,9 +183,7 @@ class Speaker:
         """Give each printed word its span; words spoken as one ("of the") share theirs."""
         starts, position = [], 0
         for word in text.split(" "):
-            inside = [
-                when for at, when in self._words if position <= at < position + len(word)
-            ]
+            inside = [when for at, when in self._words if position <= at < position + len(word)]
             starts.append(min(max(0.0, inside[0] - shift), end) if inside else None)
             position += len(word) + 1
         spans: list[tuple[float, float]] = []
@@ -293,7 +289,7 @@ def _labels(clip: Utterance, frames: int, table: dict[str, int]) -> NDArray[np.u
 
 def _make_chunk(task: tuple[int, int]) -> Chunk:
     seed, size = task
-    rng = random.Random(seed)  # noqa: S311 - reproducible data, not a secret
+    rng = random.Random(seed)
     table: dict[str, int] = {}
     mels, labels, clips = [], [], []
     for _ in range(size):

@@ -162,9 +162,7 @@ def attention_loss(scores: list[mx.array], batch: Batch) -> mx.array:
     return total / len(WATCHED_HEADS)
 
 
-def losses(
-    model: Trainee, mel: mx.array, phones: mx.array, batch: Batch
-) -> tuple[mx.array, mx.array, mx.array]:
+def losses(model: Trainee, mel: mx.array, phones: mx.array, batch: Batch) -> tuple[mx.array, mx.array, mx.array]:
     """Give the sum to minimise, the token loss alone, and the phoneme loss alone."""
     hidden = model.encode(mel)
     logits, _, scores = model.whisper.decoder(batch["inputs"], hidden)
@@ -263,9 +261,7 @@ class Clock:
         return self.preset.rate * min(1.0, (self.step + 1) / 200) * max(falling, 0.01)
 
 
-def train(
-    preset: Preset, bank: Bank, vocabulary: Vocabulary, arguments: argparse.Namespace
-) -> None:
+def train(preset: Preset, bank: Bank, vocabulary: Vocabulary, arguments: argparse.Namespace) -> None:
     """Train a model; it is exported every few minutes, so that a run may be cut short."""
     mx.random.seed(0)
     mx.set_cache_limit(CACHE)

@@ -37,7 +37,7 @@ class Vocabulary:
         """Collect the tokens of many sentences; `unknown` stands for all the others."""
         self.tokenizer = get_tokenizer(multilingual=False, num_languages=99)
         tokenizer = self.tokenizer
-        rng = random.Random(0)  # noqa: S311 - reproducible data, not a secret
+        rng = random.Random(0)
         words = {w for _ in range(samples) for w in written(generate(rng).text).split(" ")}
         text = {token for word in words for token in self.full(word)}
         self.special = (
@@ -102,9 +102,7 @@ def make_bank(chunks: Iterable[Chunk], vocabulary: Vocabulary) -> Bank:
         numbers = [0] + [table.setdefault(name, len(table) + 1) for name in chunk.names]
         labels.append(np.array(numbers, np.uint8)[chunk.phones])
         mels.append(chunk.mel)
-        for text, voice, length, spans in zip(
-            chunk.texts, chunk.voices, chunk.lengths, chunk.words, strict=True
-        ):
+        for text, voice, length, spans in zip(chunk.texts, chunk.voices, chunk.lengths, chunk.words, strict=True):
             clip = Clip(row, length, [vocabulary.word(w) for w in text.split(" ")], spans)
             clips.append(clip)
             voices.setdefault(voice, []).append(clip)
@@ -113,9 +111,7 @@ def make_bank(chunks: Iterable[Chunk], vocabulary: Vocabulary) -> Bank:
         power = mel_power(LEVEL * noise(kind, FRAMES * HOP, seed))
         mels.append(np.log10(np.maximum(power, FLOOR)).astype(np.float16))
         labels.append(np.zeros(FRAMES, np.uint8))
-    return Bank(
-        np.concatenate(mels), np.concatenate(labels), ["", *table], clips, voices, row
-    )
+    return Bank(np.concatenate(mels), np.concatenate(labels), ["", *table], clips, voices, row)
 
 
 @dataclass
@@ -148,7 +144,7 @@ class Composer:
         """Start a reproducible stream of windows."""
         self.bank = bank
         self.vocabulary = vocabulary
-        self.rng = random.Random(seed)  # noqa: S311 - reproducible data, not a secret
+        self.rng = random.Random(seed)
         self._names = list(bank.voices)
 
     def _pool(self) -> list[Clip]:
@@ -157,10 +153,7 @@ class Composer:
         return self.bank.voices[self.rng.choice(self._names)]
 
     def _lead(self) -> int:
-        return round(
-            PER_SECOND
-            * self.rng.choice((0.0, self.rng.uniform(0, 0.3), self.rng.uniform(0, 2.5)))
-        )
+        return round(PER_SECOND * self.rng.choice((0.0, self.rng.uniform(0, 0.3), self.rng.uniform(0, 2.5))))
 
     def _gap(self) -> int:
         longest = 2.5 if self.rng.random() < 0.15 else 0.9
@@ -255,9 +248,7 @@ class Composer:
     def window(self, frames: int) -> tuple[Window, list[int], list[int]]:
         """Lay out one window; returns it with its prompt and the tokens to be said."""
         vocabulary, rng = self.vocabulary, self.rng
-        window = Window(
-            np.zeros(frames, np.int32), np.zeros(frames, np.float32), pad_from=frames
-        )
+        window = Window(np.zeros(frames, np.int32), np.zeros(frames, np.float32), pad_from=frames)
         stamps = rng.random() > 0.12
         if rng.random() < 0.04:
             window.silent = True
