@@ -30,7 +30,7 @@ from house import MLXD, House, running
 
 from daemon.client import Client
 
-PROMPT = "Give me the action items as a list: Remind me to call Anna on Monday at nine."
+PROMPT = "List the action items: Remind me to call Anna on Monday at 9 am."
 RESULTS = Path(__file__).parent / "results"
 #: Decodes with PyAV, as mlxd does, and feeds mlx_whisper the samples: for machines without an ffmpeg program.
 WHISPER_WITHOUT_FFMPEG = """
