@@ -202,7 +202,10 @@ class PluginManager:
         one.plugin = plugin
         self._pluggy.register(plugin, name=one.source.name)
         self._pluggy.check_pending()
-        self._hook("mlxd_register_tasks", one)(register=_taker(one.tasks, self.tasks, one, shapes.task_fault))
+        if not self._pluggy.get_hookcallers(plugin):
+            raise ImportError("it has no mlxd hook in it")
+        fault = shapes.task_fault if one.source.kind == "builtin" else shapes.stranger_fault
+        self._hook("mlxd_register_tasks", one)(register=_taker(one.tasks, self.tasks, one, fault))
         taker = _taker(one.runtimes, self.runtimes, one, shapes.runtime_fault)
         self._hook("mlxd_register_runtimes", one)(register=taker)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import re
 from typing import Any, Final
 
@@ -19,6 +20,23 @@ def task_fault(task: Any) -> str | None:
         return f"task {task.name!r}: params must be a pydantic model class, got {params!r}"
     if not callable(getattr(task, "run", None)):
         return f"task {task.name!r}: it has no method run(ctx, params)"
+    if inspect.iscoroutinefunction(task.run):
+        return f"task {task.name!r}: run must be an ordinary function, it has a thread to itself"
+    return None
+
+
+def stranger_fault(task: Any) -> str | None:
+    """Return what `task_fault` does, or that the parameters have no JSON Schema.
+
+    One such would spoil the list of all tasks. Making the schema takes a millisecond or two, so it is asked of
+    strangers only; our tests ask the tasks that we ship.
+    """
+    if fault := task_fault(task):
+        return fault
+    try:
+        task.params.model_json_schema()
+    except Exception as error:  # noqa: BLE001 - a stranger's types may do anything when asked for their schema
+        return f"task {task.name!r}: its params have no JSON Schema: {str(error).splitlines()[0]}"
     return None
 
 

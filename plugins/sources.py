@@ -93,6 +93,8 @@ def _candidates(folder: Path) -> Iterator[Path]:
 
 def _single_file(path: Path, folder_unsafe: str | None) -> Source:
     refused, stamp = folder_unsafe or _unsafe(path), b""
+    if refused is None and path.is_symlink():
+        refused = _unsafe(path.resolve().parent)
     if refused is None:
         try:
             stamp = path.read_bytes()

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import ast
+import json
 import re
 from pathlib import Path
 
 import pytest
+from fakes_tasks import FakeContext
 
 import plugins.hookspecs
 import plugins.runtime
 import plugins.task
-from plugins.shapes import runtime_fault, task_fault
+from plugins.manager import PluginManager
+from plugins.shapes import runtime_fault, stranger_fault
 
 HERE = Path(__file__).parent
 DOCS = HERE.parent / "docs" / "plugins.md"
@@ -93,13 +96,36 @@ def test_every_attribute_of_the_context_is_documented() -> None:
 
 def test_the_tasks_that_ship_are_documented_and_well_shaped() -> None:
     """Each has its section, and obeys the same checks as a stranger's."""
-    from plugins.manager import PluginManager
-
     manager = PluginManager()
     manager.load()
     text = DOCS.read_text(encoding="utf-8")
     shipped = {"generate", "transcribe", "batch", "pipeline", "memo"}
     assert shipped <= set(manager.tasks)
     assert [name for name in shipped if f"### `{name}`" not in text] == []
-    assert [task_fault(task) for task in manager.tasks.values()] == [None] * len(manager.tasks)
+    assert [stranger_fault(task) for task in manager.tasks.values()] == [None] * len(manager.tasks)
     assert [runtime_fault(runtime) for runtime in manager.runtimes.values()] == [None] * len(manager.runtimes)
+
+
+def blocks(language: str) -> list[str]:
+    return re.findall(rf"```{language}\n(.*?)```", DOCS.read_text(encoding="utf-8"), re.DOTALL)
+
+
+def test_the_first_plugin_works_as_printed(tmp_path: Path) -> None:
+    """What a newcomer copies into a file loads, runs and writes."""
+    folder = tmp_path / "plugins"
+    folder.mkdir(mode=0o700)
+    (folder / "shout.py").write_text(blocks("python")[0])
+    (folder / "shout.py").chmod(0o600)
+    manager = PluginManager(files=folder, builtins=())
+    manager.load()
+    assert [info.problem for info in manager.status()] == [None]
+    ctx = FakeContext(tmp_path / "out", task="shout")
+    assert manager.task("shout").run(ctx, manager.parse("shout", {"text": "hello"})) == {"text": "HELLO"}
+    assert (tmp_path / "out" / "shout.txt").read_text() == "HELLO\n"
+
+
+def test_the_sample_pipeline_is_accepted() -> None:
+    """The JSON in the documentation passes the checks of every step."""
+    manager = PluginManager()
+    manager.load()
+    assert manager.validate("pipeline", json.loads(blocks("json")[0]))["file"] == "/home/me/memo.flac"

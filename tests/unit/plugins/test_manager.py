@@ -48,6 +48,10 @@ class Params(BaseModel):
     text: str = "a"
 
 
+async def _coroutine(ctx: Any, params: Any) -> dict[str, Any]:
+    return {}
+
+
 class Quiet:
     """A task that does nothing."""
 
@@ -210,6 +214,7 @@ def test_of_two_tasks_with_one_name_the_first_wins(with_modules: Any) -> None:
         ({"summary": None}, "summary must be"),
         ({"params": dict}, "params must be a pydantic model class"),
         ({"run": None}, "no method run"),
+        ({"run": _coroutine}, "must be an ordinary function"),
     ],
 )
 def test_a_task_of_the_wrong_shape_is_left_out(with_modules: Any, change: dict[str, Any], said: str) -> None:
@@ -219,6 +224,30 @@ def test_a_task_of_the_wrong_shape_is_left_out(with_modules: Any, change: dict[s
     manager = with_modules(plugin(tasks=[task, Quiet("fine")]))
     assert set(manager.tasks) == {"fine"}
     assert said in problem(manager, "mlxd_test_plugin_0")
+
+
+def test_a_plugin_without_hooks_is_a_problem(folder: Path) -> None:
+    """A forgotten decorator would otherwise be silence."""
+    put(folder, "plain.py", "def mlxd_register_tasks(register): pass\n")
+    assert problem(loaded(files=folder), "plain") == "it has no mlxd hook in it"
+
+
+def test_parameters_without_a_schema_are_refused(folder: Path) -> None:
+    """A stranger's field that JSON Schema cannot say would make the list of all tasks fail."""
+    put(folder, "shout.py", SHOUT.replace("text: str", "text: str\n    on_done: __import__('typing').Callable"))
+    manager = loaded(files=folder)
+    assert "shout" not in manager.tasks
+    assert "its params have no JSON Schema" in problem(manager, "shout")
+
+
+def test_a_link_leads_to_a_safe_folder_or_is_refused(folder: Path, tmp_path: Path) -> None:
+    """Developers link their plugin into the folder; where the link leads, others must not write either."""
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir(mode=0o700)
+    (folder / "shout.py").symlink_to(put(elsewhere, "shout.py", SHOUT))
+    assert "shout" in loaded(files=folder).tasks
+    elsewhere.chmod(0o777)
+    assert "elsewhere can be written by others" in problem(loaded(files=folder), "shout")
 
 
 def test_a_class_instead_of_an_instance_is_left_out(with_modules: Any) -> None:
@@ -345,7 +374,7 @@ def test_job_finished_reaches_everybody_though_one_raises(with_modules: Any, cap
 
         return _module(mlxd_job_finished=mlxd_job_finished)
 
-    manager = with_modules(listener("a"), listener("b", SystemExit(1)), listener("c"), _module())
+    manager = with_modules(listener("a"), listener("b", SystemExit(1)), listener("c"))
     finished = job("generate")
     manager.job_finished(finished)
     assert sorted(heard) == [f"a {finished.id}", f"b {finished.id}", f"c {finished.id}"]
