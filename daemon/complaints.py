@@ -46,4 +46,9 @@ class Complaints:
             count = len(self._in_cloud)
             files = "1 file is" if count == 1 else f"{count} files are"
             parts.append(f"{files} still in the cloud; taken when downloaded")
-        return "; ".join(parts) or None
+        return _printable("; ".join(parts)) or None
+
+
+def _printable(text: str) -> str:
+    """Return *text* as one line without what moves a cursor or no UTF-8 can hold: file names may hold anything."""
+    return "".join(character if character.isprintable() else "\ufffd" for character in " ".join(text.split()))

@@ -59,7 +59,7 @@ class Following:
         )
         try:
             events.start()
-        except OSError as error:
+        except (OSError, RuntimeError, SystemError) as error:  # watchdog's FSEvents extension raises the latter two
             events.stop()
             self.problem = f"changes are only noticed at rescans: {_why(error)}"
             log.warning("No events from a folder: %s", _why(error), extra={"action": "folder_without_events"})
@@ -72,7 +72,9 @@ class Following:
         return self._folder.events
 
 
-def _why(error: OSError) -> str:
+def _why(error: Exception) -> str:
+    if not isinstance(error, OSError):
+        return str(error)
     if error.errno in (errno.ENOSPC, errno.EMFILE):
         return "the system's limit of watched folders is reached (fs.inotify.max_user_watches, max_user_instances)"
     return describe(error)

@@ -117,11 +117,11 @@ class Intake:
     def _file(self, folder: FolderConfig, path: Path, rule: RuleConfig, facts: Facts) -> Outcome:
         if not _is_text(path):
             return Outcome(Verdict.REFUSED, reason=f"{path.name!r}: the name is not valid UTF-8")
-        if self._is_output(path):
-            return Outcome(Verdict.OUTPUT)
         place = place_key(path, facts)
         if self._ledger.seen(folder.path, place):
             return Outcome(Verdict.KNOWN)
+        if self._is_output(path):
+            return Outcome(Verdict.OUTPUT)
         if folder.again:
             os.close(open_still(path, facts))
             return self._hand_in(folder, path, rule, place)

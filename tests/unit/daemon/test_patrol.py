@@ -271,6 +271,19 @@ def test_a_folder_that_cannot_be_listed_is_reported(
     assert bench.problem is None
 
 
+def test_complaints_can_be_shown_whatever_a_file_is_called(bench: Bench, tmp_path: Path) -> None:
+    """Line ends, escape sequences and bytes that are no text come out harmless, as valid JSON."""
+    for name in (b"\xff.txt", b"\x1b[2Jevil\n.txt"):
+        with open(os.fsencode(tmp_path) + b"/" + name, "wb") as file:  # noqa: PTH123 - the name is bytes
+            file.write(name)
+    bench.settle()
+    bench.patrol._complaints.about("x", "\udcff\n\x1b[2J cannot be listed")
+    status = bench.patrol.status()
+    assert status.problem is not None
+    assert status.problem.isprintable()
+    assert status.model_dump_json()
+
+
 def test_a_folder_that_does_not_answer_is_reported(tmp_path: Path) -> None:
     """A privacy question that nobody answers holds up nothing; the answer is noticed at a later scan."""
     import threading

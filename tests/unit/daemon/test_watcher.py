@@ -30,7 +30,7 @@ def folder(path: Path, **options: Any) -> FolderConfig:
 class FakeObserver:
     """Watchdog's observer as `FolderEvents` sees it, with events told by hand."""
 
-    def __init__(self, kind: str, error: OSError | None = None) -> None:
+    def __init__(self, kind: str, error: Exception | None = None) -> None:
         self.kind = kind
         self.error = error
         self.emitters: set[Any] = {self}
@@ -59,12 +59,12 @@ class FakeObserver:
 class Observers:
     """Makes observers and keeps them."""
 
-    def __init__(self, *errors: OSError) -> None:
+    def __init__(self, refusal: Exception | None = None) -> None:
         self.made: list[FakeObserver] = []
-        self.errors = list(errors)
+        self.refusal = refusal
 
     def __call__(self, kind: str) -> Any:
-        self.made.append(FakeObserver(kind, self.errors.pop(0) if self.errors else None))
+        self.made.append(FakeObserver(kind, self.refusal))
         return self.made[-1]
 
 
@@ -296,19 +296,26 @@ def test_events_follow_the_folder(still: Any, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("number", "words"), [(errno.ENOSPC, "limit of watched folders"), (errno.EACCES, "Permission denied")]
+    ("error", "words"),
+    [
+        (OSError(errno.ENOSPC, "No space left on device"), "limit of watched folders"),
+        (OSError(errno.EACCES, "Permission denied"), "Permission denied"),
+        (RuntimeError("already scheduled"), "already scheduled"),
+    ],
+    ids=["limit", "permission", "extension"],
 )
-def test_without_events_the_rescan_remains(still: Any, tmp_path: Path, number: int, words: str) -> None:
+def test_without_events_the_rescan_remains(still: Any, tmp_path: Path, error: Exception, words: str) -> None:
     """The system's refusal is shown, tried again at the next scan, and files are taken all the same."""
-    observers = Observers(OSError(number, os.strerror(number)))
+    observers = Observers(error)
     watcher, ledger, _ = still(folder(tmp_path), observer_factory=observers)
     problem = str(watcher.status()[0].problem)
-    if len(observers.made) == 1:
-        assert problem.startswith("changes are only noticed at rescans")
-        assert words in problem
+    assert problem.startswith("changes are only noticed at rescans")
+    assert words in problem
     (tmp_path / "a").write_text("a")
     watcher.rescan()
     assert ledger.inputs == ["a"]
+    observers.refusal = None
+    watcher.rescan()
     assert watcher.status()[0].problem is None
     assert observers.made[-1].running
 
