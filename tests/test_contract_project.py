@@ -15,6 +15,10 @@ from typing import Any
 
 import pytest
 
+from daemon.config import load
+from daemon.paths import find_home
+from plugins.manager import PluginManager
+
 ROOT = Path(__file__).parents[1]
 PACKAGES = ("daemon", "jobs", "plugins", "launchd")
 #: Engines: none of them may be in the daemon process.
@@ -164,6 +168,27 @@ def test_documents_name_only_commands_that_exist() -> None:
         assert commands_in(path, "mlxd") <= set(commands), path.name
         for group, name in commands_in(path, "mlxd", words="([a-z]+) ([a-z]+)"):
             assert not commands[group] or name in commands[group], f"{path.name}: mlxd {group} {name}"
+
+
+def test_the_readmes_plugin_is_one(tmp_path: Path) -> None:
+    """The file that README shows, put into a plugin folder as it stands, offers its task."""
+    (code,) = re.findall(r"^```python\n(.*?)^```", (ROOT / "README.md").read_text(), re.MULTILINE | re.DOTALL)
+    (tmp_path / "shout.py").write_text(code)
+    (tmp_path / "shout.py").chmod(0o600)
+    manager = PluginManager(files=tmp_path, entry_points=False)
+    manager.load()
+    assert manager.validate("shout", {"text": "hello"}) == {"text": "hello"}
+    assert [each.problem for each in manager.status() if each.name == "shout"] == [None]
+
+
+def test_the_readmes_configuration_is_one(tmp_path: Path) -> None:
+    """The configuration that README shows is taken as it stands."""
+    (text,) = re.findall(r"^```toml\n(.*?)^```", (ROOT / "README.md").read_text(), re.MULTILINE | re.DOTALL)
+    home = find_home({"MLXD_HOME": str(tmp_path)})
+    home.config.write_text(text)
+    (folder,) = load(home.config, home=home, environ={"HOME": "/Users/ada"}).folders
+    assert folder.path == Path("/Users/ada/Meetings")
+    assert [rule.task for rule in folder.rules] == ["transcribe"]
 
 
 def test_links_between_documents_lead_somewhere() -> None:
