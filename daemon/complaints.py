@@ -2,46 +2,68 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
+
+class _Tried(NamedTuple):
+    sentence: str
+    #: The look at which it was last found so.
+    look: int
+
 
 class Complaints:
     """Everything that is wrong with one folder at the moment."""
 
     def __init__(self) -> None:
+        self._look = 0
         #: About the folder as a whole; each at most once.
         self._general: dict[str, None] = {}
-        #: About single files and sub-folders: relative path -> sentence.
-        self._single: dict[str, str] = {}
+        #: About sub-folders: relative path -> sentence.
+        self._places: dict[str, str] = {}
+        #: About files and rules, known only some time after a look began: file or rule -> what came of the last try.
+        self._tried: dict[str, _Tried] = {}
         self._in_cloud: set[str] = set()
 
-    def clear(self) -> None:
-        """Forget everything: a new look begins."""
+    def renew(self) -> None:
+        """Begin a new look: what it finds counts.
+
+        What is said of files and rules stays until they were tried again, lest the folder looks well in between.
+        """
         self._general.clear()
-        self._single.clear()
+        self._places.clear()
         self._in_cloud.clear()
+        self._tried = {key: tried for key, tried in self._tried.items() if tried.look == self._look}
+        self._look += 1
 
     def add(self, sentence: str) -> None:
         """Note what is wrong with the folder as a whole."""
         self._general[sentence] = None
 
-    def about(self, relative: str, sentence: str) -> None:
-        """Note what is wrong with one file or sub-folder."""
-        self._single[relative] = sentence
+    def at(self, relative: str, sentence: str) -> None:
+        """Note what is wrong with a sub-folder."""
+        self._places[relative] = sentence
+
+    def tried(self, key: str, sentence: str) -> None:
+        """Note what came of trying a file, by its relative path, or of a rule, by its name."""
+        self._tried[key] = _Tried(sentence, self._look)
 
     def in_cloud(self, relative: str) -> None:
         """Note that a file's content has not been downloaded."""
         self._in_cloud.add(relative)
 
-    def settled(self, relative: str) -> None:
-        """Forget what was said of one file."""
-        self._single.pop(relative, None)
-        self._in_cloud.discard(relative)
+    def settled(self, *keys: str) -> None:
+        """Forget what was said of a file or a rule."""
+        for key in keys:
+            self._tried.pop(key, None)
+            self._in_cloud.discard(key)
 
     def text(self) -> str | None:
         """Return all of it as one line, None if nothing is wrong."""
         parts = list(self._general)
-        if self._single:
-            first, more = next(iter(self._single.values())), len(self._single) - 1
-            parts.append(f"{first} (and {more} more)" if more else first)
+        single = [*self._places.values(), *dict.fromkeys(tried.sentence for tried in self._tried.values())]
+        if single:
+            more = len(single) - 1
+            parts.append(f"{single[0]} (and {more} more)" if more else single[0])
         if self._in_cloud:
             count = len(self._in_cloud)
             files = "1 file is" if count == 1 else f"{count} files are"

@@ -176,7 +176,7 @@ class Finder:
             return  # gone since it was listed
         sentence = f"cannot be listed: {describe(error)}"
         if relative:
-            self._complaints.about(relative, f"{relative} {sentence}")
+            self._complaints.at(relative, f"{relative} {sentence}")
         else:
             self._complaints.add(f"the folder {sentence}")
 

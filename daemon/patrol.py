@@ -85,7 +85,7 @@ class Patrol:
     def scan(self, now: float) -> None:
         """Look at everything in the folder."""
         self._scan_at = now + self._rescan_seconds
-        self._complaints.clear()
+        self._complaints.renew()
         self._blocked.clear()
         self._usable = self._finder.ready()
         self._following.follow(self._finder.root_identity)
@@ -194,14 +194,14 @@ class Patrol:
         self._settling.forget(relative)
         if outcome.verdict in (Verdict.TAKEN, Verdict.KNOWN, Verdict.OUTPUT):
             self._judged.add(hash((relative, facts)))
-            self._complaints.settled(relative)
+            self._complaints.settled(relative, _key(rule))
             self._pause, self._pause_reason = 0.0, None
             self.taken += outcome.verdict is Verdict.TAKEN
         elif outcome.verdict is Verdict.REFUSED:
-            self._complaints.about(relative, outcome.reason)
+            self._complaints.tried(relative, outcome.reason)
         elif outcome.verdict is Verdict.RULE:
             self._blocked.add(id(rule))
-            self._complaints.add(outcome.reason)
+            self._complaints.tried(_key(rule), outcome.reason)
         elif outcome.verdict is Verdict.CHANGED:
             self.hint(relative, now)
 
@@ -215,3 +215,8 @@ class Patrol:
         self._paused_until = now + self._pause
         self._pause_reason = f"files wait: {reason}"
         log.warning("Files wait: %s", reason, extra={"action": "folder_paused", "path": os.fspath(self.folder.path)})
+
+
+def _key(rule: RuleConfig) -> str:
+    """Return what complaints of *rule* are kept under: no relative path begins so."""
+    return f"/rule/{rule.name}"

@@ -277,7 +277,7 @@ def test_complaints_can_be_shown_whatever_a_file_is_called(bench: Bench, tmp_pat
         with open(os.fsencode(tmp_path) + b"/" + name, "wb") as file:  # noqa: PTH123 - the name is bytes
             file.write(name)
     bench.settle()
-    bench.patrol._complaints.about("x", "\udcff\n\x1b[2J cannot be listed")
+    bench.patrol._complaints.at("x", "\udcff\n\x1b[2J cannot be listed")
     status = bench.patrol.status()
     assert status.problem is not None
     assert status.problem.isprintable()
@@ -500,13 +500,27 @@ def test_complaints_are_one_line() -> None:
     assert complaints.text() is None
     for _ in range(2):
         complaints.add("general")
-    complaints.about("a", "a is bad")
-    complaints.about("b", "b is bad")
+    complaints.at("a", "a is bad")
+    complaints.tried("b", "b is bad")
     complaints.in_cloud("c")
     complaints.in_cloud("d")
     assert complaints.text() == (
         "general; a is bad (and 1 more); 2 files are still in the cloud; taken when downloaded"
     )
-    complaints.settled("a")
+    complaints.settled("b")
     complaints.settled("c")
-    assert complaints.text() == "general; b is bad; 1 file is still in the cloud; taken when downloaded"
+    assert complaints.text() == "general; a is bad; 1 file is still in the cloud; taken when downloaded"
+
+
+def test_what_is_tried_again_does_not_look_well_in_between() -> None:
+    """A refusal stays from look to look; one that was not met again goes at the second look."""
+    complaints = Complaints()
+    complaints.tried("a", "a is bad")
+    complaints.add("general")
+    complaints.renew()
+    assert complaints.text() == "a is bad"
+    complaints.tried("a", "a is worse")
+    complaints.renew()
+    assert complaints.text() == "a is worse"
+    complaints.renew()
+    assert complaints.text() is None
