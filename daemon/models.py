@@ -19,7 +19,9 @@ from jobs.errors import InvalidParams, ModelMissing
 DEMO_MODELS: Final = Path(__file__).parent.parent / "plugins" / "demo_models"
 
 _DEMO: Final = "demo:"
-_HUB_ID: Final = re.compile(r"(?P<repo>[\w.-]{1,96}/[\w.-]{1,96})(?:@(?P<revision>[\w./-]{1,128}))?", re.ASCII)
+_HUB_ID: Final = re.compile(
+    r"(?P<repo>[A-Za-z0-9][\w.-]{0,95}/[\w.-]{1,96})(?:@(?P<revision>[\w./-]{1,128}))?", re.ASCII
+)
 _DEPTH: Final = 8  # aliases that name aliases that name aliases
 
 
@@ -102,10 +104,11 @@ class ModelResolver:
         for _ in range(_DEPTH):
             if found not in self._aliases:
                 break
-            alias = self._aliases[found]
-            if alias.path == found:
+            following = self._aliases[found]
+            alias = alias or following  # what the outermost name says counts
+            if following.path == found:
                 break  # an alias may carry the name of the very model it configures
-            found = alias.path
+            found = following.path
         folder = self._folder(found)
         return ResolvedModel(
             ref=asked,

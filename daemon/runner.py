@@ -36,7 +36,7 @@ log = logging.getLogger("mlxd.runner")
 #: Seconds between two signs of life while a long request tells nothing else.
 BEAT_S: Final = 1.0
 #: Seconds the step under way may take once the wire has ended.
-GRACE_S: Final = 5.0
+GRACE_S: Final = 3.0
 
 Message = Mapping[str, Any]
 _CLOSE: Final[Message] = {"op": "close"}
@@ -219,6 +219,7 @@ def main(argv: list[str], *, grace: float = GRACE_S) -> int:
         done.set()
         wire.shut()
         reader.join(grace)
+        wire.close()
         gc.collect()
     return 0
 

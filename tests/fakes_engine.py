@@ -51,13 +51,21 @@ class Session:
             elif do == "freeze":
                 os.kill(os.getpid(), signal.SIGSTOP)
             elif do == "hang":
-                time.sleep(600)
+                if request.setdefault("told", False):
+                    time.sleep(600)
+                request["told"] = True
+                yield request_id, "token", {"text": "x"}
+                continue
             elif do == "print":
                 print("garbage " * 100, flush=True)
                 os.write(1, b"\\x00\\xff{not json}\\n")
             elif do == "nan":
                 del self.requests[request_id]
                 yield request_id, "done", {"value": float("nan")}
+                continue
+            elif do == "quiet" and request["steps"] > 0:
+                request["steps"] -= 1
+                time.sleep(0.01)
                 continue
             elif do == "forever":
                 yield request_id, "token", {"text": "x"}
