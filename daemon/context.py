@@ -6,7 +6,7 @@ import hashlib
 import logging
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -188,11 +188,12 @@ class RunContext:
         self._world = world
         self._stop = stop
         self._saved = world.ledger.checkpointed(job.id) or {}
+        self._earlier = world.ledger.intended(job.id)
         self._writer = OutputWriter(
             self.directory,
             job_id=job.id,
             intend=lambda output: world.ledger.intend(job.id, job.fence, output),
-            mine=world.ledger.intended(job.id),
+            mine=self._earlier,
         )
         self._pace = _Pace()
         self._pace_lock = threading.Lock()
@@ -204,8 +205,11 @@ class RunContext:
 
     @property
     def outputs(self) -> tuple[OutputFile, ...]:
-        """What was written so far, earlier attempts' files that this one kept included."""
-        return self._writer.outputs
+        """What this attempt wrote, and what earlier ones had written and nobody has touched since."""
+        written = self._writer.outputs
+        places = {output.path for output in written}
+        earlier = ((path, hashes) for path, hashes in self._earlier.items() if path not in places)
+        return (*filter(None, (_still_there(path, hashes) for path, hashes in earlier)), *written)
 
     @property
     def cancelled(self) -> bool:
@@ -323,3 +327,14 @@ class _Step:
         content = data.encode() if isinstance(data, str) else data
         digest = hashlib.sha256(content).hexdigest()
         return OutputFile(path=self.directory / safe_name(name), size=len(content), sha256=digest)
+
+
+def _still_there(path: Path, hashes: Collection[str]) -> OutputFile | None:
+    """Return the file at *path* if it has one of the contents that this job gave it."""
+    try:
+        with path.open("rb") as file:
+            digest = hashlib.file_digest(file, "sha256").hexdigest()
+            size = file.tell()
+    except OSError:
+        return None
+    return OutputFile(path=path, size=size, sha256=digest) if digest in hashes else None

@@ -41,6 +41,19 @@ def test_outputs_default_to_the_jobs_own_folder(bench: Bench, tmp_path: Path) ->
     assert (output,) == ctx.outputs
 
 
+def test_outputs_of_earlier_attempts_count(bench: Bench) -> None:
+    """What an interrupted attempt wrote is among the outputs of the next one, unless somebody changed it since."""
+    job = claimed(bench)
+    first = context(bench, job)
+    kept, changed = first.output("kept.txt", "1"), first.output("changed.txt", "1")
+    first.output("gone.txt", "1").path.unlink()
+    changed.path.write_text("by a person")
+    second = context(bench, job)
+    new = second.output("new.txt", "2")
+
+    assert second.outputs == (kept, new)
+
+
 def test_outputs_follow_the_placement(bench: Bench, tmp_path: Path) -> None:
     """A job that names a directory and a stem has them."""
     job = claimed(bench, placement=Placement(directory=tmp_path / "out", stem="memo"))
