@@ -211,8 +211,8 @@ class TestLedgerMachine(LedgerMachine.TestCase):  # type: ignore[name-defined,mi
     """Any sequence of calls leaves ledger and model agreed, also over closings and deaths."""
 
     settings = settings(
-        max_examples=40,
-        stateful_step_count=40,
+        max_examples=25,
+        stateful_step_count=30,
         deadline=None,
         derandomize=True,
         suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],

@@ -133,6 +133,18 @@ def test_without_a_file_hints_live_in_memory(path: Path, caplog: pytest.LogCaptu
     assert _on_disk(path) == [TWO, ONE]
 
 
+def test_a_foreign_lock_delays_nobody(path: Path) -> None:
+    """Another program that locks the file keeps what it holds; we go on with a new file."""
+    file = HintFile(path)
+    file.add(ONE)
+    foreign = sqlite3.connect(path, isolation_level=None)
+    foreign.execute("BEGIN EXCLUSIVE")
+    file.add(TWO)
+    file.close()
+    foreign.close()
+    assert _on_disk(path) == [ONE, TWO]
+
+
 def test_a_closed_file_stays_as_it_was(path: Path) -> None:
     """After the end hints come and go in memory only."""
     file = HintFile(path)
