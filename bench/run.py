@@ -73,14 +73,15 @@ def main() -> None:
     parser.add_argument("--idle", type=float, default=30, help="seconds of quiet in which wake-ups are counted")
     parser.add_argument("--jobs", type=int, default=300, help="tiny jobs for the latency")
     parser.add_argument("--only", nargs="+", choices=list(PARTS), default=list(PARTS), help="measure only these")
+    parser.add_argument("--results", type=Path, default=RESULTS, help="folder for the readings as JSON")
     options = parser.parse_args()
     report = Report()
     _conditions()
     print(f"\n{'what':<46} {'median (smallest to largest)':<44} target")
     for part in options.only:
         PARTS[part](report, options)
-    RESULTS.mkdir(exist_ok=True)
-    path = RESULTS / f"{datetime.now(UTC):%Y%m%dT%H%M%SZ}.json"
+    options.results.mkdir(exist_ok=True)
+    path = options.results / f"{datetime.now(UTC):%Y%m%dT%H%M%SZ}.json"
     path.write_text(json.dumps(report.rows, indent=1))
     print(f"\nAll readings: {path}")
 
