@@ -74,7 +74,7 @@ class Voice:
 
 @dataclass(frozen=True)
 class Utterance:
-    """A spoken sentence at 16 kHz and its `written` text, with the spans of its printed words and phonemes in seconds."""
+    """A spoken sentence at 16 kHz and its `written` text, with the spans of words and phonemes in seconds."""
 
     text: str
     voice: str

@@ -40,7 +40,6 @@ if TYPE_CHECKING:
 
 ROOT = Path(__file__).resolve().parent.parent
 OUTPUT = ROOT / "plugins" / "demo_models" / "whisper"
-SHORT = 800
 QUANTIZATION = {"group_size": 64, "bits": 8}
 CONSTANT = 8.0
 """Value of channel 0 after the last layer norm: it lets unused vocabulary rows be pushed down."""
@@ -51,7 +50,7 @@ WATCHED_HEADS = ((1, 0), (1, 1))
 
 @dataclass(frozen=True)
 class Preset:
-    """How much to train. `long` is the final share of full 30 s windows."""
+    """How much to train. `long` is the final share of full 30 s windows, `short` the frames of the others."""
 
     clips: int
     minutes: float | None
@@ -60,6 +59,7 @@ class Preset:
     long_batch: int
     long: float
     rate: float
+    short: int
     width: int = 128
     encoder_layers: int = 4
     decoder_layers: int = 2
@@ -67,8 +67,8 @@ class Preset:
 
 
 PRESETS = {
-    "cpu": Preset(6_000, 45, None, 24, 4, 0.25, 2e-3),
-    "gpu": Preset(60_000, None, 9_000, 128, 48, 0.8, 2e-3),
+    "cpu": Preset(6_000, 45, None, 16, 2, 0.2, 2e-3, 560, encoder_layers=3),
+    "gpu": Preset(40_000, None, 6_000, 128, 48, 0.8, 2e-3, 800),
 }
 
 
@@ -277,7 +277,7 @@ def train(preset: Preset, bank: Bank, vocabulary: Vocabulary, arguments: argpars
         share = preset.long * min(1.0, max(0.0, (clock.progress - 0.05) / 0.3))
         if composer.rng.random() < share:
             return composer.batch(preset.long_batch, FRAMES)
-        return composer.batch(preset.short_batch, SHORT)
+        return composer.batch(preset.short_batch, preset.short)
 
     optimizer = optimizers.AdamW(preset.rate, betas=[0.9, 0.98], weight_decay=0.01)
     step = nn.value_and_grad(model, losses)
