@@ -57,11 +57,7 @@ def examples(part: str, limit: int) -> list[Example]:
 def pipeline_examples(part: str, each: int) -> list[Example]:
     """Make the sample pipeline's own prompt for 1 to 12 sentences."""
     rng = random.Random(f"pipeline {part}")
-    return [
-        instructions.pipeline_example(rng, size, part)
-        for size in range(1, SHORT + 1)
-        for _ in range(each)
-    ]
+    return [instructions.pipeline_example(rng, size, part) for size in range(1, SHORT + 1) for _ in range(each)]
 
 
 def load_model(path: Path, dtype: str) -> tuple[Any, Any]:
@@ -130,9 +126,7 @@ def strangers(model: Any, tokenizer: Any) -> tuple[int, int, int]:
     """Ask what is outside the model's world: how many honest answers, how many ends, of all."""
     asked = [[{"role": "user", "content": text}] for text in STRANGERS]
     prompts = [list(tokenizer.apply_chat_template(a, add_generation_prompt=True)) for a in asked]
-    done = batch_generate(
-        model, tokenizer, prompts, max_tokens=ENDS_WITHIN, return_token_ids=True
-    )
+    done = batch_generate(model, tokenizer, prompts, max_tokens=ENDS_WITHIN, return_token_ids=True)
     honest = sum(text in {instructions.ABOUT, instructions.GREETING} for text in done.texts)
     ended = sum(len(ids) < ENDS_WITHIN for ids in done.token_ids or [])
     return honest, ended, len(asked)

@@ -36,10 +36,7 @@ __all__ = [
 ]
 
 CANONICAL = "List the action items:\n{text}"
-ABOUT = (
-    "I am a tiny demo model. I can list action items, summarise, title, "
-    "and answer questions about memos."
-)
+ABOUT = "I am a tiny demo model. I can list action items, summarise, title, and answer questions about memos."
 GREETING = "Hello! I am a tiny demo model. Give me a memo and I can list its action items."
 NO_ITEMS = "No action items."
 NO_MEMO = "Please give me a memo."
@@ -52,6 +49,7 @@ LIST = (
     *("Give me the action items", "Extract the action items", "What are the action items?"),
     *("What do I have to do?", "List my tasks", "List my to-dos", "Make a to-do list"),
     *("Write the action items as a list", "Find the action items", "List action items"),
+    *("What needs to be done?", "Extract all tasks", "List the tasks in the following memo"),
 )
 AS_JSON = (
     *("List the action items as JSON", "Give the action items as JSON", "Action items as JSON"),
@@ -61,6 +59,7 @@ AS_JSON = (
 SUMMARISE = (
     *("Summarise in one line", "Summarize in one line", "Summarise this memo in one line"),
     *("Give a one-line summary", "Summarise the memo", "Sum this up in one line", "Summarise"),
+    *("TL;DR", "Summary", "Summarise this"),
     *("Summarize this memo", "Write a summary in one line", "Summarise the following memo"),
 )
 NAME_IT = (
@@ -81,6 +80,17 @@ ONE_DAY = (
     *("How do you say {day} in {language}?", "Translate into {language}: {day}"),
 )
 SHOUT = ("Write this in upper case", "Put this in upper case", "Repeat this in upper case")
+POLITE = ("List", "Give", "Extract", "Make", "Write", "Find", "Summari", "Suggest", "Translate")
+FORMS = (
+    ("{ask}{before}\n{text}", 40),
+    ("{ask}{before} {text}", 10),
+    ("{ask}{before}\n\n{text}", 12),
+    ("{ask}{mark}\n{tag}\n{text}", 8),
+    ("{head}{text}\n\n{ask}{mark}", 10),
+    ("{text}\n{ask}{mark}", 12),
+    ("{text} {ask}{mark}", 8),
+)
+HEADS = ("", "", "Memo: ", "Text:\n", "# Memo\n\n", "Transcript: ", "Here is a memo:\n")
 SYSTEM = (
     *("You are a helpful assistant.", "You work with memos.", "You are the demo model of mlxd."),
     *("You are a careful secretary.", "Answer briefly.", "Be short and exact."),
@@ -118,16 +128,64 @@ OUTSIDE_FORMS = (
     *("What is the capital of {}?", "Tell me a joke about {}", "Give me {}", "Translate {}"),
     *("Write an essay about {}.", "What is the best {}?", "How many {} are there?", "Is {} good?"),
 )
-COMMON = tuple(
-    """the a of in and to my your best new old big history world water house music film city river
-    science computer language love war king queen dog cat tree football history france germany
-    london capital poem story joke code python function number machine learning art sea sun moon
-    book school food people life time country animal colour theory energy light money""".split()
+COMMON = (
+    *("the", "a", "of", "in", "and", "to", "my", "your", "best", "new", "old", "big", "history", "world"),
+    *(
+        "water",
+        "house",
+        "music",
+        "film",
+        "city",
+        "river",
+        "science",
+        "computer",
+        "language",
+        "love",
+        "war",
+        "king",
+        "queen",
+        "dog",
+    ),
+    *(
+        "cat",
+        "tree",
+        "football",
+        "history",
+        "france",
+        "germany",
+        "london",
+        "capital",
+        "poem",
+        "story",
+        "joke",
+        "code",
+        "python",
+        "function",
+    ),
+    *(
+        "number",
+        "machine",
+        "learning",
+        "art",
+        "sea",
+        "sun",
+        "moon",
+        "book",
+        "school",
+        "food",
+        "people",
+        "life",
+        "time",
+        "country",
+    ),
+    *("animal", "colour", "theory", "energy", "light", "money"),
 )
-SYLLABLES = tuple(
-    """ba be bo ca co da de di do el en fa fi ga go ha he in ja jo ka ki la le li lo lu ma me mi mo
-    na ne ni no or pa pe po ra re ri ro sa se sha si so ta te ti to tra va ve vi wa we yo za zo
-    ston berg ner ler mond cher thy wick""".split()
+SYLLABLES = (
+    *("ba", "be", "bo", "ca", "co", "da", "de", "di", "do", "el", "en", "fa", "fi", "ga"),
+    *("go", "ha", "he", "in", "ja", "jo", "ka", "ki", "la", "le", "li", "lo", "lu", "ma"),
+    *("me", "mi", "mo", "na", "ne", "ni", "no", "or", "pa", "pe", "po", "ra", "re", "ri"),
+    *("ro", "sa", "se", "sha", "si", "so", "ta", "te", "ti", "to", "tra", "va", "ve", "vi"),
+    *("wa", "we", "yo", "za", "zo", "ston", "berg", "ner", "ler", "mond", "cher", "thy", "wick"),
 )
 
 
@@ -282,8 +340,8 @@ def _ask_content(memo: Memo) -> list[tuple[str, str]]:
 
 def _ask_when(memo: Memo) -> list[tuple[str, str]]:
     asked: list[tuple[str, str]] = []
-    if memo.when and memo.time:
-        asked.append((f"What is planned for {memo.when}?", label(memo)))
+    if memo.day and memo.action:
+        asked.append((f"What is planned for {memo.day}?", label(memo)))
     if memo.kind in {"reminder", "shopping"}:
         when = memo.when or NO_TIME
         asked += [(f"When {do} I {memo.action}?", when) for do in ("should", "do", "must")]
@@ -296,6 +354,15 @@ def all_questions(memos: Sequence[Memo]) -> list[tuple[str, str]]:
     return [qa for memo in memos for qa in (*_ask_content(memo), *_ask_when(memo))]
 
 
+def _other(rng: random.Random, ask: str) -> str:
+    """Ask nearly the same, of another person or another day."""
+    for words in (grammar.NAMES, grammar.WEEKDAYS):
+        for word in words:
+            if re.search(rf"\b{word}\b", ask):
+                return ask.replace(word, rng.choice(words))
+    return ask
+
+
 def _kind(ask: str) -> str:
     return "planned" if " planned " in ask else ask.split(" ", 1)[0]
 
@@ -305,17 +372,18 @@ def question(rng: random.Random, memos: Sequence[Memo]) -> Turn | None:
     known = all_questions(memos)
     times = Counter(ask for ask, _ in known)
     if rng.random() < 0.12:
-        other = grammar.paragraph(rng, 1)
-        unknown = [(ask, NOT_SAID) for ask, _ in all_questions(other) if ask not in times]
-        if not unknown:
-            return None
-        return Turn("question", *rng.choice(unknown))
+        asks = [ask for ask, _ in all_questions(grammar.paragraph(rng, 1))]
+        if known and rng.random() < 0.5:
+            asks = [_other(rng, ask) for ask, _ in known]
+        unknown = [ask for ask in asks if ask not in times]
+        return Turn("question", rng.choice(unknown), NOT_SAID) if unknown else None
     single = [(ask, capital(answer)) for ask, answer in known if times[ask] == 1]
     if not single:
         return None
     # pick the kind of question first: there are far more of some than of others
     kinds = sorted({_kind(ask) for ask, _ in single})
-    kind = rng.choice(kinds)
+    # the hardest: a day comes after what is planned for it, so it has more than its share
+    kind = "planned" if "planned" in kinds and rng.random() < 0.25 else rng.choice(kinds)
     ask, answer = rng.choice([qa for qa in single if _kind(qa[0]) == kind])
     return Turn("question", ask, answer)
 
@@ -438,28 +506,23 @@ def _text(rng: random.Random, memos: Sequence[Memo]) -> str:
     """Join the sentences as a transcript or a note would."""
     joint = rng.choices((" ", "\n", "\n\n", "\n- "), (86, 9, 2, 3))[0]
     text = ("- " if "-" in joint else "") + joint.join(memo.text for memo in memos)
+    if rng.random() < 0.35:
+        text = re.sub(r"(\d):(\d\d)", r"\1.\2", text)  # Whisper never writes a colon
     return text.rstrip(".") if rng.random() < 0.03 else text
 
 
 def _first(rng: random.Random, ask: str, text: str) -> str:
     """Put the instruction before the text or after it."""
-    bare = ask.rstrip("?.")
-    mark = "?" if ask.endswith("?") else "."
-    before = "?" if ask.endswith("?") and rng.random() < 0.7 else ":"
-    chance = rng.random()
-    if chance < 0.4:
-        return f"{bare}{before}\n{text}"
-    if chance < 0.5:
-        return f"{bare}{before} {text}"
-    if chance < 0.62:
-        return f"{bare}{before}\n\n{text}"
-    if chance < 0.7:
-        return f"{bare}{mark}\n{rng.choice(('', 'Memo:', 'Text:'))}\n{text}"
-    if chance < 0.8:
-        return f"{rng.choice(('', '', 'Memo: ', 'Text:' + chr(10)))}{text}\n\n{bare}{mark}"
-    if chance < 0.92:
-        return f"{text}\n{bare}{mark}"
-    return f"{text} {bare}{mark}"
+    is_question = ask.endswith("?")
+    form = rng.choices([form for form, _ in FORMS], [weight for _, weight in FORMS])[0]
+    return form.format(
+        ask=ask.rstrip("?."),
+        before="?" if is_question and rng.random() < 0.7 else ":",
+        mark="?" if is_question else ".",
+        tag=rng.choice(("", "Memo:", "Text:")),
+        head=rng.choice(HEADS),
+        text=text,
+    )
 
 
 def _later(rng: random.Random, ask: str) -> str:
@@ -477,7 +540,10 @@ def _spaced(rng: random.Random, ask: str) -> str:
         return ask + "\n"
     if chance < 0.12:
         return " " + ask
-    return ask[0].lower() + ask[1:] if chance < 0.16 else ask
+    if chance < 0.2 and ask.startswith(POLITE):
+        start = rng.choice(("Please ", "please ", "Could you ", "Can you please "))
+        return start + ask[0].lower() + ask[1:]
+    return ask[0].lower() + ask[1:] if chance < 0.23 else ask
 
 
 def _loud(rng: random.Random, ask: str) -> str:
@@ -515,8 +581,9 @@ def outside(rng: random.Random) -> Example:
 
 def _nonsense(rng: random.Random) -> str:
     if rng.random() < 0.15:
-        signs = [chr(rng.choice((rng.randint(33, 126), rng.randint(161, 1200), 128512)))
-                 for _ in range(rng.randint(1, 20))]
+        signs = [
+            chr(rng.choice((rng.randint(33, 126), rng.randint(161, 1200), 128512))) for _ in range(rng.randint(1, 20))
+        ]
         return "".join(signs)
     words = [
         rng.choice((rng.choice(COMMON), odd_word(rng), odd_word(rng)))
@@ -550,9 +617,7 @@ def _silent(rng: random.Random, memos: Sequence[Memo]) -> Example:
     return Example("list", _messages(pairs, None), tuple(memos))
 
 
-def chat(
-    rng: random.Random, memos: Sequence[Memo], turns: int = 1, task: str | None = None
-) -> Example:
+def chat(rng: random.Random, memos: Sequence[Memo], turns: int = 1, task: str | None = None) -> Example:
     """Make a chat of some turns about one memo."""
     upper = len(memos) <= UPPER_MOST and rng.random() < 0.12
     always = upper and rng.random() < 0.4

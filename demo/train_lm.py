@@ -78,11 +78,7 @@ def train_tokenizer(seed: int, samples: int = 30_000) -> Tokenizer:
         initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
         show_progress=False,
     )
-    texts = (
-        message["content"]
-        for _ in range(samples)
-        for message in instructions.example(rng, 6).messages
-    )
+    texts = (message["content"] for _ in range(samples) for message in instructions.example(rng, 6).messages)
     tokenizer.train_from_iterator(texts, trainer)
     return tokenizer
 
@@ -152,9 +148,7 @@ class Feed:
         self._clock = clock
         self._count = 0
         # spawned, not forked: a process that has used MLX must not fork
-        self._pool: Pool | None = (
-            get_context("spawn").Pool(args.workers) if args.workers > 0 else None
-        )
+        self._pool: Pool | None = get_context("spawn").Pool(args.workers) if args.workers > 0 else None
 
     def _task(self) -> tuple[str, int, int, int, int]:
         self._count += 1
@@ -168,10 +162,7 @@ class Feed:
         if self._pool is None:
             while True:
                 yield from make_batches(self._task())
-        waiting = deque(
-            self._pool.apply_async(make_batches, (self._task(),))
-            for _ in range(2 * self._args.workers)
-        )
+        waiting = deque(self._pool.apply_async(make_batches, (self._task(),)) for _ in range(2 * self._args.workers))
         while True:
             batches = waiting.popleft().get()
             waiting.append(self._pool.apply_async(make_batches, (self._task(),)))
@@ -216,13 +207,11 @@ def learning_rate(peak: float, step: int, done: float) -> float:
 
 def build(vocabulary: int) -> nn.Module:
     """Make the untrained model."""
-    from mlx_lm.models.llama import Model, ModelArgs  # noqa: PLC0415 - slow, not for the workers
+    from mlx_lm.models.llama import Model, ModelArgs
 
     model = Model(ModelArgs.from_dict({**CONFIG, "vocab_size": vocabulary}))
     # small embeddings: tied to the output, they would start with logits far too large
-    model.update(
-        tree_map(lambda p: mx.random.normal(p.shape) * 0.02 if p.ndim > 1 else p, model.parameters())
-    )
+    model.update(tree_map(lambda p: mx.random.normal(p.shape) * 0.02 if p.ndim > 1 else p, model.parameters()))
     mx.eval(model.parameters())
     return model
 
@@ -236,7 +225,7 @@ def loss_of(model: nn.Module, tokens: mx.array, weights: mx.array) -> mx.array:
 
 
 def make_optimizer(peak: float) -> optimizers.Optimizer:
-    """AdamW without decay of the one-dimensional weights' consequence: decay is tiny anyway."""
+    """Give AdamW with settings that suit a short training of a small model."""
     return optimizers.AdamW(learning_rate=peak, betas=[0.9, 0.98], weight_decay=0.01)
 
 
@@ -289,7 +278,7 @@ def report(recent: list[mx.array], clock: Clock, tokens_seen: int) -> None:
 
 def measure(model: nn.Module, args: argparse.Namespace) -> None:
     """Save what there is and print its exact match on a few held-out examples."""
-    import eval_lm  # noqa: PLC0415 - the workers do not need it
+    import eval_lm
 
     save_model(model, args.out, mx.float32)
     few = ["--limit", str(args.eval_limit), "--alone", "0"]
