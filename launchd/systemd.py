@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Final
 from launchd.agent import AgentSpec
 from launchd.contract import Answer, Run, ServiceFailure, ServiceStatus, Standing, run_command
 from launchd.files import launcher_text, private_folder, remove, write_file
+from launchd.schema import SOCKET_PATH_MAX
 
 #: Name of both units, before the dot.
 UNIT: Final = "mlxd"
@@ -94,7 +96,16 @@ def render_service(spec: AgentSpec) -> str:
 
 
 def render_socket(spec: AgentSpec) -> str:
-    """Return the socket unit of *spec*."""
+    """Return the socket unit of *spec*.
+
+    Raises:
+        ServiceFailure: its path is longer than a Mac takes, which is less than Linux takes.
+
+    """
+    if len(os.fsencode(spec.socket)) > SOCKET_PATH_MAX:
+        raise ServiceFailure(
+            f"{spec.socket} is longer than {SOCKET_PATH_MAX} bytes. Set MLXD_HOME to a shorter folder."
+        )
     return _SOCKET.format(socket=bare(str(spec.socket)))
 
 

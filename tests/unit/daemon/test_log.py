@@ -271,6 +271,7 @@ def test_a_log_that_cannot_be_opened_stops_nothing(home: Home, screen: Screen) -
     assert "Too many levels of symbolic links" in screen.getvalue()
 
 
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="only Linux has /dev/full")
 def test_a_full_disk_is_said_once(home: Home, screen: Screen) -> None:
     """Records that cannot be written are lost with one sentence, not with a traceback each."""
     log.configure(home, foreground=False)

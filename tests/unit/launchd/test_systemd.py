@@ -76,6 +76,16 @@ def test_words_mean_nothing_to_systemd() -> None:
         quoted("a\nExecStart=/bin/evil")
 
 
+def test_a_socket_that_no_mac_would_take_is_refused(tmp_path: Path) -> None:
+    """The same limit on both systems, and nothing is written before it is checked."""
+    run = ScriptedRun({})
+    spec = sample_spec(tmp_path, socket=Path("/" + "x" * 103))
+    with pytest.raises(ServiceFailure, match=r"103 bytes.*MLXD_HOME"):
+        SystemdController(spec, units=tmp_path / "units", uid=os.getuid(), run=run).install()
+    assert run.calls == []
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_a_dollar_in_the_path_is_no_variable(tmp_path: Path) -> None:
     """In a command line systemd expands $NAME, in a path it does not."""
     service = render_service(sample_spec(tmp_path / "$HOME"))
