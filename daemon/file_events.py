@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import os
 import sys
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
     from watchdog.events import FileSystemEvent
-    from watchdog.observers.api import BaseObserver
+    from watchdog.observers.api import BaseObserver, EventEmitter
 
 #: How often `PollingObserver` compares listings, seconds: it costs a stat of every file.
 _POLLING_SECONDS: Final = 10.0
@@ -33,6 +34,9 @@ def make_observer(kind: str) -> BaseObserver:
         return PollingObserver(timeout=_POLLING_SECONDS)
     from watchdog.observers import Observer
 
+    # Said when a folder is renamed while it is being added; harmless, but where warnings are errors it ends watchdog's
+    # one reader of events for good.
+    warnings.filterwarnings("ignore", "Callback with id", RuntimeWarning)
     return Observer()
 
 
@@ -75,6 +79,7 @@ class FolderEvents:
 
         Raises:
             OSError: the folder is gone, or the system has no more watches to give.
+            RuntimeError, SystemError: watchdog or its FSEvents extension cannot.
 
         """
         self._observer.schedule(
@@ -84,6 +89,8 @@ class FolderEvents:
             event_filter=_interesting(),
         )
         self._observer.start()
+        if not self.alive:
+            raise RuntimeError("the reader of events has ended; a restart of mlxd brings it back")
 
     def stop(self) -> None:
         """Stop following and wait for watchdog's threads; also after a `start` that failed."""
@@ -95,7 +102,7 @@ class FolderEvents:
     def alive(self) -> bool:
         """Return whether it still follows: an emitter ends itself when its folder is removed or renamed."""
         emitters = self._observer.emitters
-        return self._observer.is_alive() and bool(emitters) and all(emitter.is_alive() for emitter in emitters)
+        return self._observer.is_alive() and bool(emitters) and all(map(_is_alive, emitters))
 
     def dispatch(self, event: FileSystemEvent) -> None:
         """Pass on where something happened (watchdog calls this)."""
@@ -108,6 +115,12 @@ class FolderEvents:
             return ""
         inside = self._root.rstrip("/") + "/"
         return path.removeprefix(inside) if path.startswith(inside) else None
+
+
+def _is_alive(emitter: EventEmitter) -> bool:
+    """Ask the emitter, and the thread that all emitters have their inotify events from, if there is one."""
+    reader = getattr(emitter, "_inotify_fd", None)
+    return emitter.is_alive() and (reader is None or reader.is_alive())
 
 
 def _interesting() -> list[Any]:

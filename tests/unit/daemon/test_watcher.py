@@ -36,6 +36,7 @@ class FakeObserver:
         self.emitters: set[Any] = {self}
         self.running = False
         self.handler: Any = None
+        self._inotify_fd: threading.Thread | None = None
         self.path = ""
 
     def schedule(self, handler: Any, path: str, **_options: Any) -> None:
@@ -318,6 +319,24 @@ def test_without_events_the_rescan_remains(still: Any, tmp_path: Path, error: Ex
     watcher.rescan()
     assert watcher.status()[0].problem is None
     assert observers.made[-1].running
+
+
+def test_a_reader_of_events_that_ended_is_noticed(still: Any, tmp_path: Path) -> None:
+    """All of watchdog's emitters share one thread that reads inotify: without it nothing would ever be told."""
+    observers = Observers()
+    watcher, _, _ = still(folder(tmp_path), observer_factory=observers)
+    ended = threading.Thread()
+    observers.made[0]._inotify_fd = ended
+    made = observers.__call__
+
+    def without_reader(kind: str) -> Any:
+        made(kind)._inotify_fd = ended
+        return observers.made[-1]
+
+    watcher._patrols[tmp_path]._following._factory = without_reader
+    watcher.rescan()
+    assert "the reader of events has ended" in str(watcher.status()[0].problem)
+    assert not any(observer.running for observer in observers.made)
 
 
 @pytest.mark.parametrize(("events", "kinds"), [("native", ["native"]), ("polling", ["polling"]), ("off", [])])
