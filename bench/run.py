@@ -73,6 +73,9 @@ def main() -> None:
     parser.add_argument("--idle", type=float, default=30, help="seconds of quiet in which wake-ups are counted")
     parser.add_argument("--jobs", type=int, default=300, help="tiny jobs for the latency")
     parser.add_argument("--only", nargs="+", choices=list(PARTS), default=list(PARTS), help="measure only these")
+    parser.add_argument("--lm", type=Path, metavar="FOLDER", help="a language model of yours instead of demo:lm")
+    parser.add_argument("--whisper", type=Path, metavar="FOLDER", help="a Whisper of yours instead of demo:whisper")
+    parser.add_argument("--audio", type=Path, help="a recording of yours instead of the sample")
     parser.add_argument("--results", type=Path, default=RESULTS, help="folder for the readings as JSON")
     options = parser.parse_args()
     report = Report()
@@ -94,10 +97,10 @@ def _conditions() -> None:
 
 
 def _generate(report: Report, options: argparse.Namespace) -> None:
-    model = str(_model("lm"))
+    ref, model = _model("lm", options.lm)
     said: dict[str, list[str]] = {"mlxd": [], "mlx_lm": []}
     with running() as house:
-        ours = [MLXD, "submit", "generate", "--model", "demo:lm", "--prompt", PROMPT, "--max-tokens", "64", "--wait"]
+        ours = [MLXD, "submit", "generate", "--model", ref, "--prompt", PROMPT, "--max-tokens", "64", "--wait"]
         theirs = [sys.executable, "-m", "mlx_lm", "generate", "--model", model, "--prompt", PROMPT]
         theirs += ["--max-tokens", "64", "--temp", "0", "--verbose", "False"]
         result = contest(
@@ -110,10 +113,10 @@ def _generate(report: Report, options: argparse.Namespace) -> None:
 
 
 def _transcribe(report: Report, options: argparse.Namespace) -> None:
-    model, sample = str(_model("whisper")), str(_sample())
+    (ref, model), sample = _model("whisper", options.whisper), str(options.audio or _sample())
     said: dict[str, list[str]] = {"mlxd": [], "mlx_whisper": []}
     with running() as house, tempfile.TemporaryDirectory() as folder:
-        ours = [MLXD, "submit", "transcribe", sample, "--model", "demo:whisper", "--wait"]
+        ours = [MLXD, "submit", "transcribe", sample, "--model", ref, "--wait"]
         if shutil.which("ffmpeg"):
             name = "mlx_whisper (command)"
             theirs = [str(Path(sys.executable).with_name("mlx_whisper")), sample, "--model", model]
@@ -201,11 +204,12 @@ def _switches(pid: int) -> int | None:
     return sum(int(line.split()[1]) for line in lines if line.startswith("voluntary_ctxt_switches"))
 
 
-def _model(name: str) -> Path:
-    folder = Path(str(importlib.resources.files("plugins"))) / "demo_models" / name
-    if not folder.is_dir():
-        raise SystemExit(f"The demo model {name} is not here ({folder}); make it with: make demo-train")
-    return folder
+def _model(name: str, own: Path | None) -> tuple[str, str]:
+    """Return how mlxd calls a model, and its folder."""
+    folder = own or Path(str(importlib.resources.files("plugins"))) / "demo_models" / name
+    if not (folder / "config.json").is_file():
+        raise SystemExit(f"There is no model in {folder}. The demo models are made with: make demo-train")
+    return (str(folder.resolve()) if own else f"demo:{name}"), str(folder.resolve())
 
 
 def _sample() -> Path:
