@@ -156,7 +156,9 @@ class World:
     task: Callable[[str], Task]
     #: Name, parameters -> the task's own model; raises `InvalidParams`.
     parse: Callable[[str, Mapping[str, Any]], BaseModel]
-    #: Task name -> its settings from the configuration.
+    #: Task name -> parameters that apply where a job says nothing: ``[tasks.<name>]``.
+    defaults: Callable[[str], Mapping[str, Any]]
+    #: Task name -> settings of its plugin: ``[plugins.settings.<plugin>]``.
     settings: Callable[[str], Mapping[str, Any]]
     #: Where outputs go when the job names no directory.
     results: Path
@@ -293,7 +295,7 @@ class RunContext:
     ) -> dict[str, Any]:
         """Run another task as a step of this job."""
         step = _Step(self, task, stem=stem, outputs=outputs)
-        given = self._world.parse(task, {**step.settings, **params})
+        given = self._world.parse(task, {**self._world.defaults(task), **params})
         return dict(self._world.task(task).run(step, given))
 
 

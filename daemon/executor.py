@@ -163,7 +163,7 @@ class Executor:
             try:
                 context = RunContext(job, world=self._world, stop=stop)
                 stop.check()
-                params = self._world.parse(job.task, {**context.settings, **job.params})
+                params = self._world.parse(job.task, {**self._world.defaults(job.task), **job.params})
                 result = self._world.task(job.task).run(context, params)
                 return ledger.finish(job.id, fence, _json(result), context.outputs)
             except JobCancelled:

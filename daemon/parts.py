@@ -24,7 +24,7 @@ from daemon.paths import Home
 from daemon.reload import report
 from daemon.scheduler import ModelScheduler
 from daemon.server import SocketServer
-from daemon.service import Service, settings_of
+from daemon.service import Service
 from daemon.views import ReloadReport
 from daemon.watcher import Watcher
 from jobs.errors import MlxdError
@@ -106,7 +106,8 @@ def build(
         models=models,
         task=plugins.task,
         parse=plugins.parse,
-        settings=settings_of(config),
+        defaults=lambda task: config().tasks.get(task, {}),
+        settings=lambda task: config().plugins.settings.get(plugins.owner(task), {}),
         results=home.results,
     )
     # The service and the executor know each other: jobs that end may wake jobs that wait.

@@ -162,7 +162,7 @@ class _Life:
             new = load(self._path, home=self._home)
             report = self._parts.reconfigure(self._config, new)
             self._config = new
-            self._parts.watcher.reconfigure(new.folders)
+            self._parts.watcher.reconfigure(new.folders, rescan_seconds=new.watch.rescan_seconds)
             _configure_log(self._home, new, foreground=self._foreground)
         self._parts.service.config_problem = None
         log.info("Reloaded.", extra={"action": "reloaded", "changed": list(report.changed)})

@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib.metadata
 import os
 import time
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -94,9 +94,9 @@ class Service:
         """
         if self._draining:
             raise QueueFull("mlxd is stopping; submit again when it is back.", retry_after=5)
-        # Validated with the settings' defaults under it, kept without: a job says what its submitter said.
-        settings = self._config().tasks.get(new.task, {})
-        self._plugins.parse(new.task, {**settings, **new.params})
+        # Validated with the configuration's defaults under it, kept without: a job says what its submitter said.
+        defaults = self._config().tasks.get(new.task, {})
+        self._plugins.parse(new.task, {**defaults, **new.params})
         job, created = self._ledger.add(new, limit=self._config().queue.limit, seen=seen)
         if created:
             self.hub.publish(job.id, STATE, public_job(job))
@@ -203,13 +203,12 @@ class Service:
 
     def tasks(self) -> list[TaskInfo]:
         """Return the kinds of jobs."""
-        owners = {task: info.name for info in self._plugins.status() for task in info.tasks}
         return [
             TaskInfo(
                 name=name,
                 summary=task.summary,
                 params=task.params.model_json_schema(),
-                plugin=owners.get(name, ""),
+                plugin=self._plugins.owner(name),
             )
             for name, task in sorted(self._plugins.tasks.items())
         ]
@@ -266,7 +265,3 @@ class Service:
     def _folder_problems(self) -> list[str]:
         return [f"folder {folder.path}: {folder.problem}" for folder in self.folders() if folder.problem]
 
-
-def settings_of(config: Callable[[], Config]) -> Callable[[str], Mapping[str, Any]]:
-    """Return the function that looks a task's settings up in the configuration in force."""
-    return lambda task: config().tasks.get(task, {})

@@ -134,6 +134,10 @@ class PluginManager:
                     exc_info=True,
                 )
 
+    def owner(self, task: str) -> str:
+        """Return the name of the plugin that offers *task*; empty if none does."""
+        return next((one.source.name for one in self._loaded if task in one.tasks), "")
+
     def task(self, name: str) -> Task:
         """Return the task called *name*.
 

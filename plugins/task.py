@@ -53,7 +53,7 @@ class TaskContext(Protocol):
 
     #: The job as it was claimed.
     job: Job
-    #: The settings of this task from the configuration: ``[tasks.<name>]``.
+    #: The settings of the task's plugin from the configuration: ``[plugins.settings.<plugin>]``.
     settings: Mapping[str, Any]
     #: Where this job's output files go.
     directory: Path

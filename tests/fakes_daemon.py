@@ -131,6 +131,7 @@ class Bench:
         self.models = models or FakeModels()
         self.tasks: dict[str, FunctionTask] = {}
         self.settings: dict[str, Mapping[str, Any]] = {}
+        self.defaults: dict[str, Mapping[str, Any]] = {}
         self.ended: list[Job] = []
         self.again: list[Job] = []
         self.world = World(
@@ -140,6 +141,7 @@ class Bench:
             task=self._task,
             parse=self._parse,
             settings=lambda task: self.settings.get(task, {}),
+            defaults=lambda task: self.defaults.get(task, {}),
             results=folder / "results",
             monotonic=self.clock.monotonic,
         )

@@ -57,6 +57,7 @@ class House:
             task=self.plugins.task,
             parse=self.plugins.parse,
             settings=lambda task: {},
+            defaults=lambda task: {},
             results=folder / "results",
             monotonic=self.clock.monotonic,
         )
@@ -185,7 +186,7 @@ def test_a_pipeline_whose_task_went_away_is_blocked(house: House) -> None:
 
 def test_settings_of_the_configuration_reach_every_step(house: House) -> None:
     """What [tasks.generate] says holds for a pipeline's generate too, unless the step says otherwise."""
-    house.world.settings = lambda task: {"max_tokens": 7} if task == "generate" else {}
+    house.world.defaults = lambda task: {"max_tokens": 7} if task == "generate" else {}
     steps = [{"task": "generate"}, {"task": "generate", "params": {"max_tokens": 3}}]
     house.run(house.add("pipeline", steps=steps, text="hello"))
     assert [request["max_tokens"] for request in house.models.lm.requests] == [7, 3]

@@ -193,7 +193,8 @@ def test_steps_have_settings_and_checkpoints_of_their_own(bench: Bench) -> None:
         return {"text": "s"}
 
     bench.task("step", step)
-    bench.settings["step"] = {"k": 1}
+    bench.settings["step"] = {"k": 5}
+    bench.defaults["step"] = {"k": 1}
     job = claimed(bench)
     ctx = context(bench, job)
     ctx.checkpoint({"done": 0})
@@ -202,7 +203,7 @@ def test_steps_have_settings_and_checkpoints_of_their_own(bench: Bench) -> None:
     again.run("step", {"k": 2})
     again.checkpoint({"done": 1})
 
-    assert seen == [(None, 1, 1, "own", False), ({"item": 7}, 1, 2, None, False)]
+    assert seen == [(None, 5, 1, "own", False), ({"item": 7}, 5, 2, None, False)]
     assert bench.ledger.checkpointed(job.id) == {"task": {"done": 1}}
     assert [output.path.name for output in ctx.outputs] == ["step.txt"]
 

@@ -55,10 +55,10 @@ def test_stale_hint_does_nothing(bench: Bench) -> None:
     assert runs == [1]
 
 
-def test_settings_are_under_the_params(bench: Bench) -> None:
-    """A task's settings from the configuration apply where the job says nothing."""
+def test_defaults_are_under_the_params(bench: Bench) -> None:
+    """A task's defaults from the configuration apply where the job says nothing."""
     seen = {}
-    bench.settings["t"] = {"a": 1, "b": 1}
+    bench.defaults["t"] = {"a": 1, "b": 1}
     bench.task("t", lambda ctx, params: seen.update(params.model_dump()) or {})
     bench.executor.execute(add(bench, "t", params={"b": 2}).id)
 

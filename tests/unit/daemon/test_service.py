@@ -14,7 +14,7 @@ from fakes_daemon import Bench, FunctionTask
 from daemon.config import Config, QueueConfig
 from daemon.dispatcher import Dispatcher
 from daemon.paths import find_home
-from daemon.service import Service, settings_of
+from daemon.service import Service
 from daemon.views import Condition, FolderStatus, ModelStatus, ReloadReport, Residency, ServiceFacade
 from jobs.errors import InvalidParams, JobConflict, LedgerUnavailable, QueueFull, UnknownTask
 from jobs.model import Job, Lane, NewJob, State
@@ -114,7 +114,6 @@ def test_submit_refuses_what_cannot_run(desk: Desk) -> None:
         desk.service.submit(NewJob(task="noop"))
 
     assert desk.service.counts().get(State.QUEUED, 0) == 0
-    assert settings_of(lambda: desk.config[0])("noop") == {"wrong": 1}
 
 
 def test_full_and_stopping_queues_say_so(desk: Desk) -> None:
