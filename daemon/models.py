@@ -137,7 +137,7 @@ class ModelResolver:
 
     def _demo(self, name: str) -> Path:
         folder = self._demo_models / name
-        if not re.fullmatch(r"[a-z]+", name) or not folder.is_dir():
+        if not re.fullmatch(r"[a-z]+", name) or not (folder / "config.json").is_file():
             known = sorted(one.name for one in self._demo_models.glob("[a-z]*") if (one / "config.json").is_file())
             raise ModelMissing(f"There is no demo model {name!r}; there are: {', '.join(known) or 'none'}.")
         return folder
