@@ -25,6 +25,11 @@ class EngineCall:
         self._result: dict[str, Any] = {}
         self._error: MlxdError | None = None
 
+    @property
+    def ended(self) -> bool:
+        """Whether there is a result or an error."""
+        return self._ended.is_set()
+
     def result(self) -> dict[str, Any]:
         """Wait for the end and return the runtime's result.
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import itertools
 import logging
+import math
 import os
 import select
 import signal
@@ -32,8 +33,8 @@ log = logging.getLogger(__name__)
 
 #: Seconds that an ended runner is given to become a dead process before it is killed.
 _REAP_S: Final = 0.5
-#: Seconds between SIGTERM and SIGKILL when a runner does not end by itself.
-_TERM_S: Final = 1.0
+#: Seconds until a killed runner must be gone.
+_KILL_S: Final = 5.0
 
 
 class Engine:
@@ -155,10 +156,12 @@ class Engine:
             raise InvalidRequest(str(error)) from error
         except OSError:
             pass  # it is dying: the reader ends every call in a moment
+        if call.ended:
+            self._send_cancel(call.id)  # cancelled before the runner had heard of it
         return call
 
     def stop(self, timeout: float) -> None:
-        """End the runner: ask it, after *timeout* seconds terminate it, then kill it. Pending calls: `Interrupted`."""
+        """End the runner: ask it, after *timeout* seconds kill it. Pending calls get `Interrupted`."""
         with self._lock:
             self._stopping = True
         if self._reader is None:
@@ -166,10 +169,9 @@ class Engine:
         with contextlib.suppress(OSError):
             self._wire.send({"op": "close"})
         self._reader.join(timeout)
-        for end in (self._process.terminate, self._process.kill):
-            if self._reader.is_alive():
-                end()
-                self._reader.join(_TERM_S)
+        if self._reader.is_alive():
+            self._process.kill()
+            self._reader.join(_KILL_S)
 
     def kill(self) -> None:
         """End the runner at once; pending calls get `RunnerDied`."""
@@ -189,11 +191,15 @@ class Engine:
 
     def _converse(self) -> str:
         """Handle messages until the runner's end; return why it had to be killed, if it had."""
+        poller = select.poll()
+        poller.register(self._wire, select.POLLIN)
+        poller.register(self._listen, select.POLLIN)
         while True:
             timeout = self._silence_left()
             if timeout is not None and timeout <= 0:
                 return self._silent()
-            readable, _, _ = select.select([self._wire.fileno(), self._listen.fileno()], [], [], timeout)
+            # poll, not select: a daemon may have more than 1024 descriptors open.
+            readable = {fd for fd, _ in poller.poll(None if timeout is None else math.ceil(timeout * 1000))}
             if self._listen.fileno() in readable:
                 self._listen.recv(4096)
             if self._wire.fileno() in readable:

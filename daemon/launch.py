@@ -21,7 +21,6 @@ _FIXED: Final = {
     "TRANSFORMERS_OFFLINE": "1",
     "HF_HUB_DISABLE_TELEMETRY": "1",
     "TOKENIZERS_PARALLELISM": "false",
-    "PYTHONUNBUFFERED": "1",
 }
 
 #: A runner's log that has grown beyond this many bytes is put aside when the next runner of the model starts.
@@ -74,7 +73,7 @@ class Launch:
     def arguments(self) -> list[str]:
         """Return the interpreter's arguments; the wire's descriptor is appended."""
         # -I: neither the current folder nor PYTHONPATH may put another module in the place of ours.
-        return ["-I", "-m", "daemon.runner"]
+        return ["-I", "-X", "utf8", "-m", "daemon.runner"]
 
     def message(self) -> dict[str, Any]:
         """Return the first message."""

@@ -203,8 +203,10 @@ def _pump(wire: Wire, inbox: queue.SimpleQueue[Message], done: threading.Event, 
 def main(argv: list[str], *, grace: float = GRACE_S) -> int:
     """Serve the wire whose descriptor is the first argument."""
     logging.basicConfig(format="%(asctime)s %(name)s %(levelname)s %(message)s", level=logging.WARNING)
-    # Ctrl-C in the daemon's terminal reaches the whole group: when to end is the daemon's decision.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    # Ctrl-C in the daemon's terminal reaches the whole group, systemd's stop the whole unit: when a runner ends is the
+    # daemon's decision, which lets jobs finish first. What ends it in any case is the end of the wire.
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.SIG_IGN)
     descriptor = int(argv[0])
     os.set_inheritable(descriptor, False)  # noqa: FBT003 - positional only; a child of a library must not keep the wire open after our death
     os.dup2(2, 1)  # libraries print; whatever they say belongs into the log

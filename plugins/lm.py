@@ -8,14 +8,18 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
-from plugins.estimate import estimate_lm, text_config
+from plugins.estimate import CONTEXT, estimate_lm, kv_bytes_per_token, text_config
 from plugins.hookspecs import hookimpl
 from plugins.runtime import Estimate, Runtime, Session
 
 if TYPE_CHECKING:
     from plugins.lm_request import Limits
+
+
+#: What the caches of all answers under way may take together, bytes, unless one context alone takes more.
+CACHE_BYTES: Final = 1024**3
 
 
 class LmRuntime:
@@ -34,6 +38,7 @@ class LmRuntime:
         from mlx_lm.utils import dequantize_model
 
         from plugins.lm_session import LmSession
+        from plugins.mlx_process import on_cpu
         from plugins.precision import settle
 
         loaded: Any = mlx_lm.load(
@@ -42,7 +47,14 @@ class LmRuntime:
         net, tokenizer, config = loaded
         net = settle(net, str(options.get("dtype", "auto")), dequantise=dequantize_model)
         limits = limits_of(config, tokenizer, options)
-        return LmSession(net, tokenizer, limits=limits, batch=int(options.get("batch", 32)), about=_about(config))
+        return LmSession(
+            net,
+            tokenizer,
+            limits=limits,
+            batch=int(options.get("batch", 32)),
+            cache_tokens=cache_tokens(config, element=4 if on_cpu() else 2),
+            about=_about(config),
+        )
 
 
 def limits_of(config: Mapping[str, Any], tokenizer: Any, options: Mapping[str, Any]) -> Limits:
@@ -54,6 +66,11 @@ def limits_of(config: Mapping[str, Any], tokenizer: Any, options: Mapping[str, A
     own = text.get("max_position_embeddings") or min(int(tokenizer.model_max_length or 8192), 1_000_000)
     asked = int(options.get("context") or own)
     return Limits(context=min(int(own), asked), vocabulary=int(text.get("vocab_size") or len(tokenizer)))
+
+
+def cache_tokens(config: Mapping[str, Any], *, element: int) -> int:
+    """Return the tokens that may be in all caches together; *element* is the bytes of one number."""
+    return max(CONTEXT, CACHE_BYTES // max(1, kv_bytes_per_token(text_config(config), element)))
 
 
 def _about(config: Mapping[str, Any]) -> dict[str, Any]:

@@ -44,6 +44,11 @@ class Answer:
         self._first: float | None = None
 
     @property
+    def length(self) -> int:
+        """Return the tokens of prompt and answer at their longest."""
+        return len(self.prompt) + self._max_tokens
+
+    @property
     def stopped(self) -> bool:
         """Whether a stop word was met."""
         return self._stops.met

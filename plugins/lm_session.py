@@ -38,12 +38,14 @@ class LmSession:
         *,
         limits: Limits,
         batch: int = 32,
+        cache_tokens: int = 1 << 40,
         about: Mapping[str, Any] | None = None,
     ) -> None:
         self._model = model
         self._tokenizer = tokenizer
         self._limits = limits
         self._batch = max(1, batch)
+        self._cache_tokens = cache_tokens
         self._stops = set(tokenizer.eos_token_ids)
         self._samplers = Samplers()
         self._grammars = Grammars(tokenizer._tokenizer, vocabulary=limits.vocabulary, stops=self._stops)  # noqa: SLF001 - llguidance wants the tokenizer under mlx_lm's wrapper
@@ -127,11 +129,17 @@ class LmSession:
             if not self._active:
                 self._insert(self._suspects.pop(0))
             return
-        while self._waiting and len(self._active) < self._places(self._waiting[0]):
+        while self._waiting and self._has_room_for(self._waiting[0]):
             self._insert(self._waiting.pop(0))
 
-    def _places(self, answer: Answer) -> int:
-        return self._batch + (RESERVE if answer.request.lane is Lane.INTERACTIVE else 0)
+    def _has_room_for(self, answer: Answer) -> bool:
+        """Whether there is a place in the batch, and memory: rows of a batch are padded to the longest."""
+        if not self._active:
+            return True
+        rows = len(self._active) + 1
+        longest = max(one.length for one in [answer, *self._active.values()])
+        places = self._batch + (RESERVE if answer.request.lane is Lane.INTERACTIVE else 0)
+        return rows <= places and rows * longest <= self._cache_tokens
 
     def _insert(self, answer: Answer) -> None:
         answer.start()

@@ -262,6 +262,14 @@ def test_stopping_before_and_during_the_start(engine_of):
     assert len(seen) == 1
 
 
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_signals_to_the_whole_group_do_not_end_a_runner(engine_of, number):
+    """Ctrl-C, a service manager's stop and a hang-up reach runners too; only the daemon decides when they end."""
+    engine = engine_of()
+    os.kill(engine.pid, number)
+    assert engine.submit({}).result()["text"] == "a"
+
+
 def test_kill_is_a_death(engine_of):
     """`kill` ends the runner at once; calls get `RunnerDied`."""
     engine = engine_of()

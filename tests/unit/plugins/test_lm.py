@@ -9,7 +9,7 @@ from fakes_models import drain, tiny_llama
 
 from daemon.models import DEMO_MODELS
 from plugins import lm_session, mlx_process
-from plugins.lm import LmRuntime, limits_of
+from plugins.lm import LmRuntime, cache_tokens, limits_of
 from plugins.lm_request import Limits, parse, tokenise
 from plugins.stop_words import StopWords
 
@@ -271,6 +271,23 @@ def test_a_person_overtakes_a_full_batch(session):
     list(session.step())
     assert {one.id for one in session._active.values()} == {"batch0", "batch1", "batch2", "batch3", "person"}
     assert drain(session)["normal"][-1][0] == "done"
+
+
+@pytest.mark.models
+def test_caches_are_bounded(session):
+    """Answers beyond what the caches may hold wait, padded rows counted; one alone always goes."""
+    session._cache_tokens = 100
+    for number in range(3):
+        session.submit(str(number), {"prompt": "the cat", "max_tokens": 40})
+    session.submit("long", {"prompt": "the cat", "max_tokens": 300, "stop": "e"})
+    list(session.step())
+    assert len(session._active) == 2
+    told = drain(session)
+    assert sorted(told) == ["0", "1", "2", "long"]
+    assert cache_tokens({}, element=4) > cache_tokens(_LARGE, element=2) == 8192
+
+
+_LARGE = {"num_hidden_layers": 32, "num_attention_heads": 32, "num_key_value_heads": 8, "hidden_size": 4096}
 
 
 def _explode_for(session, culprit, after):
