@@ -181,7 +181,7 @@ def long_file(number: int) -> tuple[Floats, list[str], list[tuple[float, float]]
             break
         clip = speaker().say(memo.text, voice)
         pieces += [clip.audio, silence(rng.choice((rng.uniform(0.2, 0.9), rng.uniform(0.2, 2))))]
-        texts.append(memo.text)
+        texts.append(clip.text)
         spans.append((start, start + clip.seconds))
     audio = dirty(np.concatenate(pieces), rng, snr=rng.choice((None, 20, 30)), gain_db=-6)
     return audio, texts, spans

@@ -150,15 +150,16 @@ class Mixer:
 
 
 def attention_loss(scores: list[mx.array], batch: Batch) -> mx.array:
-    """Penalise the watched heads for looking away from the word being written."""
+    """Ask the watched heads to look at the whole of the word being written, and only there."""
     spans = batch["spans"]
     positions = mx.arange(scores[-1].shape[-1])
-    inside = (positions >= spans[..., :1] - 1) & (positions <= spans[..., 1:] + 1)
+    inside = (positions >= spans[..., :1]) & (positions <= spans[..., 1:])
     asked = spans[..., 1] >= 0
     total = mx.array(0.0)
+    wide = mx.maximum(inside.sum(-1), 1)
     for layer, head in WATCHED_HEADS:
-        mass = (mx.softmax(scores[layer][:, head], axis=-1) * inside).sum(-1)
-        total += (-mx.log(mass + 1e-5) * asked).sum() / mx.maximum(asked.sum(), 1)
+        log = nn.log_softmax(scores[layer][:, head], axis=-1)
+        total += (-(log * inside).sum(-1) / wide * asked).sum() / mx.maximum(asked.sum(), 1)
     return total / len(WATCHED_HEADS)
 
 
@@ -171,7 +172,7 @@ def losses(model: Trainee, mel: mx.array, phones: mx.array, batch: Batch) -> tup
     heard = mx.where(phones == 0, 0.2, 1.0)
     phone = nn.losses.cross_entropy(model.phones(hidden), phones)
     phone = (phone * heard).sum() / heard.sum()
-    return token + 0.5 * phone + 0.2 * attention_loss(scores, batch), token, phone
+    return token + 0.5 * phone + 0.05 * attention_loss(scores, batch), token, phone
 
 
 def prefetch(make: Callable[[int], dict[str, Any]], depth: int = 8) -> Iterator[Batch]:
@@ -274,7 +275,8 @@ def train(preset: Preset, bank: Bank, vocabulary: Vocabulary, arguments: argpars
 
     def make(_: int) -> dict[str, Any]:
         # The share of whole windows grows: short ones teach the words sooner.
-        share = preset.long * min(1.0, max(0.0, (clock.progress - 0.05) / 0.3))
+        grown = 1.0 if arguments.start else min(1.0, max(0.0, (clock.progress - 0.05) / 0.3))
+        share = preset.long * grown
         if composer.rng.random() < share:
             return composer.batch(preset.long_batch, FRAMES)
         return composer.batch(preset.short_batch, preset.short)

@@ -198,7 +198,7 @@ class Composer:
             tail, keep = rng.choice(pool), rng.randint(1, 12)
             window.rows[:keep] = np.arange(tail.row + tail.length - keep, tail.row + tail.length)
             at = max(at, keep + 8)
-        wanted = 99 if frames == FRAMES and rng.random() < 0.45 else rng.randint(1, 6)
+        wanted = 99 if frames == FRAMES and rng.random() < 0.6 else rng.randint(1, 6)
         if frames < FRAMES:
             wanted = rng.randint(1, 2)
         base = 0.0
@@ -233,7 +233,7 @@ class Composer:
         rng, vocabulary = self.rng, self.vocabulary
         tokens: list[int] = []
         stamps, at = rng.random() < 0.85, 0
-        for _ in range(rng.choice((1, 2, 3, 5, 8, 12))):
+        for _ in range(rng.choice((1, 2, 4, 8, 10, 12, 14))):
             clip = rng.choice(self.bank.clips)
             end = at + clip.length // 2
             words = [token for word in clip.words for token in word]
@@ -258,7 +258,7 @@ class Composer:
             self._speech(window, stamps=stamps)
         self._surroundings(window)
         window.say(vocabulary.eot)
-        prompt = self._prompt() if rng.random() < (0.45 if frames == FRAMES else 0.2) else []
+        prompt = self._prompt() if rng.random() < (0.6 if frames == FRAMES else 0.2) else []
         start = [vocabulary.sot] if stamps else [vocabulary.sot, vocabulary.no_timestamps]
         return window, [*prompt, *start], window.tokens
 
