@@ -209,6 +209,7 @@ def test_models(mlxd, service):
     assert "was not loaded" in mlxd("models", "unload", "x")[2]
     assert json.loads(mlxd("models", "unload", "x", "--json")[1]) == {"unloaded": False}
     assert mlxd("models", "pull", "org/name")[:2] == (0, "the answer\n")
+    service.ending = None
     assert mlxd("models", "pull", "org/name", "--no-wait")[1].strip() in service.jobs
     assert json.loads(mlxd("models", "pull", "org/name", "--no-wait", "--json")[1])["task"] == "pull"
 

@@ -83,14 +83,18 @@ def job(service):
     return service.submit(NewJob(task="generate"))[0]
 
 
-def until_followed(service, number=1):
-    """Wait until somebody follows."""
-    deadline = threading.Event()
+def until(true, what):
+    """Wait for something that another thread does."""
+    pause = threading.Event()
     for _ in range(PATIENCE * 100):
-        if service.hub.followers() >= number:
+        if true():
             return
-        deadline.wait(0.01)
-    pytest.fail("nobody follows")
+        pause.wait(0.01)
+    pytest.fail(f"waited too long for {what}")
+
+
+def until_followed(service, number=1):
+    until(lambda: service.hub.followers() >= number, "followers")
 
 
 def in_background(function):
@@ -119,7 +123,7 @@ def test_following_a_job(path, service, job):
     assert follower.event()[1]["result"] == {"text": "done"}
     assert follower.event() is None
     follower.close()
-    assert service.hub.followers() == 0
+    until(lambda: service.hub.followers() == 0, "the end of the subscription")
 
 
 def test_following_an_ended_job(path, service, job):
@@ -152,11 +156,7 @@ def test_a_follower_that_leaves_is_forgotten(path, service, job):
     follower.event()
     until_followed(service)
     follower.close()
-    for _ in range(PATIENCE * 100):
-        if service.hub.followers() == 0:
-            return
-        threading.Event().wait(0.01)
-    pytest.fail("still subscribed")
+    until(lambda: service.hub.followers() == 0, "the end of the subscription")
 
 
 def test_silence_is_filled_with_comments(path, service, job, monkeypatch):
