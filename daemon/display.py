@@ -137,18 +137,14 @@ class Bar(Screen):
 
 
 class TypingWithBar(Typing):
-    """A bar until the first text comes; then the text has the terminal to itself, and a line at the end the pace."""
+    """A bar until the first text comes; then the text has the terminal to itself."""
 
     def __init__(self, *, console: Console | None = None) -> None:
         super().__init__()
-        self._console = console or Console(file=sys.stderr, highlight=False)
-        self._bar: Bar | None = Bar(console=self._console)
-        self._pace = ""
+        self._bar: Bar | None = Bar(console=console)
 
     def see(self, kind: str, data: dict[str, Any]) -> None:
         """Take one event."""
-        if kind == "progress":
-            self._pace = speed(data) or self._pace
         if kind == "token" and self._bar is not None:
             self._bar.__exit__()
             self._bar = None
@@ -164,8 +160,6 @@ class TypingWithBar(Typing):
     def __exit__(self, *_: object) -> None:
         if self._bar is not None:
             self._bar.__exit__()
-        elif self._pace:
-            self._console.print(Text(f"\n{self._pace}", style="dim"))
 
 
 def _cell(value: Any) -> Text:

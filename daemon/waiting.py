@@ -64,12 +64,26 @@ def report(job: dict[str, Any], *, printed: str = "") -> None:
             write(text[len(printed) :])
         for output in job["outputs"]:
             note(f"wrote {output['path']}")
+        if sys.stderr.isatty() and (told := pace(job.get("result") or {})):
+            note(told)
         return
     if printed:
         write("")
     error = job.get("error") or {}
     sentence = error.get("message") or {"cancelled": "It was cancelled."}.get(job["state"], "It has not ended yet.")
     complain(f"job {job['id']} is {job['state']}: {sentence}")
+
+
+def pace(result: dict[str, Any]) -> str:
+    """Return how fast a result came: tokens a second, or the multiple of real time; empty if it does not say."""
+    said = []
+    if tokens := result.get("completion_tokens"):
+        said.append(f"{tokens} tokens")
+    if rate := result.get("tokens_per_second"):
+        said.append(f"{rate:.0f} tokens/s")
+    if factor := result.get("realtime_factor"):
+        said.append(f"{factor:.1f}x real time")
+    return ", ".join(said)
 
 
 class Screen:

@@ -88,8 +88,8 @@ def test_the_bar_shows_state_amount_and_pace():
 
 
 def test_text_takes_the_terminal_over_from_the_bar(capsys):
-    """The bar goes when the first token comes, and the pace is told at the end."""
-    out, console = screen(terminal=True)
+    """The bar goes when the first token comes, and the tokens are on standard output."""
+    _, console = screen(terminal=True)
     both = TypingWithBar(console=console)
     with both:
         both.see("state", {"task": "generate", "state": "running", "progress": None})
@@ -98,7 +98,6 @@ def test_text_takes_the_terminal_over_from_the_bar(capsys):
         both.see("token", {"text": "lo", "n": 2})
     assert capsys.readouterr().out == "Hello"
     assert both.printed == "Hello"
-    assert "50.0 tokens/s" in out.getvalue()
 
 
 def test_a_bar_without_text_just_goes():
