@@ -80,6 +80,12 @@ ONE_DAY = (
     *("How do you say {day} in {language}?", "Translate into {language}: {day}"),
 )
 SHOUT = ("Write this in upper case", "Put this in upper case", "Repeat this in upper case")
+UNSUPPORTED = (
+    *("What is planned for {day}?", "What do I have to do {on}?", "What happens {on}?", "What is {on}?"),
+    *("How many action items are there?", "How many tasks are there?", "What should I do first?"),
+    *("Is there anything {on}?", "Am I free {on}?", "Which day is the busiest?", "Who is mentioned?"),
+    *("How long will this take?", "Which task is the most important?", "What comes next?"),
+)
 POLITE = ("List", "Give", "Extract", "Make", "Write", "Find", "Summari", "Suggest", "Translate")
 FORMS = (
     ("{ask}{before}\n{text}", 40),
@@ -340,8 +346,6 @@ def _ask_content(memo: Memo) -> list[tuple[str, str]]:
 
 def _ask_when(memo: Memo) -> list[tuple[str, str]]:
     asked: list[tuple[str, str]] = []
-    if memo.day and memo.action:
-        asked.append((f"What is planned for {memo.day}?", label(memo)))
     if memo.kind in {"reminder", "shopping"}:
         when = memo.when or NO_TIME
         asked += [(f"When {do} I {memo.action}?", when) for do in ("should", "do", "must")]
@@ -364,7 +368,15 @@ def _other(rng: random.Random, ask: str) -> str:
 
 
 def _kind(ask: str) -> str:
-    return "planned" if " planned " in ask else ask.split(" ", 1)[0]
+    return ask.split(" ", 1)[0]
+
+
+def unsupported(rng: random.Random, memos: Sequence[Memo]) -> Turn | None:
+    """Ask about the memo what this model is too small to answer; it must say so."""
+    days = [memo.day for memo in memos if memo.day] or list(grammar.WEEKDAYS)
+    day = rng.choice((rng.choice(days), rng.choice(grammar.WEEKDAYS)))
+    on = f"on {day}" if day in grammar.WEEKDAYS else day
+    return Turn("unsupported", rng.choice(UNSUPPORTED).format(day=day, on=on), ABOUT)
 
 
 def question(rng: random.Random, memos: Sequence[Memo]) -> Turn | None:
@@ -381,9 +393,7 @@ def question(rng: random.Random, memos: Sequence[Memo]) -> Turn | None:
     if not single:
         return None
     # pick the kind of question first: there are far more of some than of others
-    kinds = sorted({_kind(ask) for ask, _ in single})
-    # the hardest: a day comes after what is planned for it, so it has more than its share
-    kind = "planned" if "planned" in kinds and rng.random() < 0.25 else rng.choice(kinds)
+    kind = rng.choice(sorted({_kind(ask) for ask, _ in single}))
     ask, answer = rng.choice([qa for qa in single if _kind(qa[0]) == kind])
     return Turn("question", ask, answer)
 
@@ -443,6 +453,7 @@ TASKS: dict[str, tuple[int, int, Callable[[random.Random, Sequence[Memo]], Turn 
     "title": (8, 40, name_it),
     "question": (36, 40, question),
     "translate": (6, 8, translate),
+    "unsupported": (5, 12, unsupported),
     "upper": (3, 3, shout),
 }
 UPPER_MOST = 6
