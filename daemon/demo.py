@@ -145,7 +145,8 @@ def _memo(stage: Stage, samples: Path) -> None:
         transcript = _read_output(job, ".transcript.txt")
         stage.say(f"  heard:   {transcript}")
         stage.say("  to do:   " + _read_output(job, ".actions.txt").replace("\n", "\n           "))
-        if transcript != expected:
+        # The transcript has a line for each segment, the expected text none: the words are what must be right.
+        if transcript.split() != expected.split():
             raise DemoFailed(f"The transcript should have been: {expected!r}")
 
 

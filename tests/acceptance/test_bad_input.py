@@ -49,7 +49,7 @@ def test_empty_file(shared: SpawnedDaemon, tmp_path: Path) -> None:
 def test_text_named_wav(shared: SpawnedDaemon, tmp_path: Path) -> None:
     """A text file that calls itself a recording is not one."""
     (tmp_path / "text.wav").write_text("This is no audio at all. " * 50)
-    refused(shared, "transcribe", str(tmp_path / "text.wav"), says="audio")
+    refused(shared, "transcribe", str(tmp_path / "text.wav"), says="not sound")
 
 
 def test_truncated_audio(shared: SpawnedDaemon, tmp_path: Path) -> None:

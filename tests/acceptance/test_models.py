@@ -18,6 +18,8 @@ from jobs.model import State
 pytestmark = [pytest.mark.models, pytest.mark.timeout(180)]
 
 SAMPLES = Path(str(importlib.resources.files("plugins") / "demo_models" / "samples"))
+#: The memo's words; a transcript may break its lines where it likes.
+WORDS = (SAMPLES / "memo.txt").read_text().split() if SAMPLES.is_dir() else []
 PROMPT = "List the action items:\nRemind me to call Anna on Friday at 3 pm."
 
 
@@ -42,7 +44,7 @@ def test_transcribe_and_wait_json(shared: SpawnedDaemon) -> None:
     job = shared.json("submit", "transcribe", str(SAMPLES / "memo.flac"), "--model", "demo:whisper", "--wait")
 
     assert job["state"] == "succeeded"
-    assert job["result"]["text"].strip() == (SAMPLES / "memo.txt").read_text().strip()
+    assert job["result"]["text"].split() == WORDS
 
 
 def test_curl_over_the_socket(shared: SpawnedDaemon) -> None:
@@ -85,8 +87,8 @@ def test_slow_copy_into_the_inbox(daemon: SpawnedDaemon) -> None:
 
     assert done.state is State.SUCCEEDED, done.error
     assert len(daemon.client.jobs(source="folder")) == 1
-    texts = [output.path.read_text().strip() for output in done.outputs if output.path.suffix == ".txt"]
-    assert (SAMPLES / "memo.txt").read_text().strip() in texts
+    texts = [output.path.read_text().split() for output in done.outputs if output.path.suffix == ".txt"]
+    assert WORDS in texts
 
 
 def test_runner_killed_in_the_middle(daemon: SpawnedDaemon) -> None:
@@ -125,7 +127,7 @@ def test_memo_makes_transcript_and_actions(shared: SpawnedDaemon) -> None:
     job = shared.json("submit", "memo", str(SAMPLES / "memo.flac"), "--wait")
     texts = {Path(output["path"]).name: Path(output["path"]).read_text() for output in job["outputs"]}
 
-    assert texts["memo.transcript.txt"].strip() == (SAMPLES / "memo.txt").read_text().strip()
+    assert texts["memo.transcript.txt"].split() == WORDS
     assert texts["memo.actions.txt"].strip().startswith("- ")
 
 
