@@ -135,7 +135,11 @@ def prepare_folder(folder: Path) -> None:
 
 
 def _clear(path: Path) -> None:
-    """Take a dead socket out of the way; a live one, or another kind of file, is not ours to touch."""
+    """Take a dead socket out of the way; a live one, or another kind of file, is not ours to touch.
+
+    macOS refuses a connection to a live socket whose backlog is full just as it does to a dead one. That cannot be
+    another daemon of this home: its lock is asked for first (`daemon.instance`).
+    """
     probe = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     probe.settimeout(_PROBE_SECONDS)
     with contextlib.closing(probe):
@@ -147,6 +151,8 @@ def _clear(path: Path) -> None:
             _remove_dead(path)
             return
         except OSError as error:
+            if error.errno == errno.ENOTSOCK:
+                _remove_dead(path)  # raises: macOS' word for a plain file
             if error.errno not in (errno.EAGAIN, errno.ETIMEDOUT) and not isinstance(error, TimeoutError):
                 raise ConfigError(f"{path} is in the way: {error.strerror}. Move it.", path=str(path)) from error
     raise AlreadyRunning(f"Another mlxd answers on {path}.", path=str(path))

@@ -4,6 +4,8 @@ import os
 import socket
 import struct
 
+from fakes_socket import short_folder
+
 from daemon.peers import is_own, peer_uid
 
 
@@ -21,11 +23,16 @@ class Options:
 
 
 def test_the_kernel_says_who_is_there():
-    """A real pair of connected sockets is our own user's."""
-    left, right = socket.socketpair()
-    with left, right:
-        assert peer_uid(left) == os.geteuid()
-        assert is_own(right)
+    """Both ends of a real connection are our own user's."""
+    with short_folder() as folder, socket.socket(socket.AF_UNIX) as server, socket.socket(socket.AF_UNIX) as client:
+        server.bind(str(folder / "s"))
+        server.listen()
+        client.connect(str(folder / "s"))
+        accepted, _ = server.accept()
+        with accepted:
+            assert peer_uid(accepted) == os.geteuid()
+            assert is_own(accepted)
+            assert is_own(client)
 
 
 def test_macos_answers_with_an_xucred():

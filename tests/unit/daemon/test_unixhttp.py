@@ -124,7 +124,7 @@ def test_nobody_there_says_what_to_do():
         for name, says in (
             ("none", "mlxd run"),
             ("dead", "mlxd run"),
-            ("file", "mlxd run"),
+            ("file", "mlxd run|Cannot reach"),  # the systems differ
             ("x" * 120, "too long"),
             ("file/x", "Cannot reach"),
         ):
