@@ -165,8 +165,8 @@ class ModelScheduler:
 
     def _ask(self, question: Callable[[], T]) -> T:
         """Run *question* on the owning thread and return its answer."""
-        if self._thread is None or not self._thread.is_alive():
-            return question()  # before start and after stop there is no owner to wait for
+        if self._thread is None or not self._thread.is_alive() or self._thread is threading.current_thread():
+            return question()  # no owner to wait for: before start, after stop, or it is us (in *on_change*)
         answer: Future[T] = Future()
         self._post(lambda: _reply(answer, question))
         return answer.result()

@@ -141,21 +141,20 @@ def test_stop_interrupts_whoever_waits(make, engines):
 
 
 def test_load_and_unload_by_name(make, engines):
-    """`load` returns when the model is ready and pins it if asked; `unload` takes it away, pin or not."""
+    """`load` returns when the model is ready, pinned if asked; `unload` takes it away; `on_change` may ask for status."""
     gone = threading.Event()
-    scheduler = make(on_change=lambda: scheduler_empty.append(1))
-    scheduler_empty = []
+
+    def changed():
+        if engines.made and not scheduler.status():
+            gone.set()
+
+    scheduler = make(on_change=changed)
     loaded = scheduler.load("a", "lm", pin=True)
     assert (loaded.state, loaded.pinned) == (Residency.READY, True)
     assert scheduler.load("a").pinned is True
 
     assert scheduler.unload("a") is True
-    for _ in range(1000):
-        if not scheduler.status():
-            gone.set()
-            break
-        gone.wait(0.001)
-    assert gone.is_set()
+    assert gone.wait(5)
     assert scheduler.unload("a") is False
 
 
