@@ -141,7 +141,7 @@ def test_stop_interrupts_whoever_waits(make, engines):
 
 
 def test_load_and_unload_by_name(make, engines):
-    """`load` returns when the model is ready, pinned if asked; `unload` takes it away; `on_change` may ask for status."""
+    """`load` returns when the model is ready, `unload` takes it away, and `on_change` may ask for the status."""
     gone = threading.Event()
 
     def changed():
