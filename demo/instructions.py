@@ -80,12 +80,6 @@ ONE_DAY = (
     *("How do you say {day} in {language}?", "Translate into {language}: {day}"),
 )
 SHOUT = ("Write this in upper case", "Put this in upper case", "Repeat this in upper case")
-UNSUPPORTED = (
-    *("What is planned for {day}?", "What do I have to do {on}?", "What happens {on}?", "What is {on}?"),
-    *("How many action items are there?", "How many tasks are there?", "What should I do first?"),
-    *("Is there anything {on}?", "Am I free {on}?", "Which day is the busiest?", "Who is mentioned?"),
-    *("How long will this take?", "Which task is the most important?", "What comes next?"),
-)
 POLITE = ("List", "Give", "Extract", "Make", "Write", "Find", "Summari", "Suggest", "Translate")
 FORMS = (
     ("{ask}{before}\n{text}", 40),
@@ -371,14 +365,6 @@ def _kind(ask: str) -> str:
     return ask.split(" ", 1)[0]
 
 
-def unsupported(rng: random.Random, memos: Sequence[Memo]) -> Turn | None:
-    """Ask about the memo what this model is too small to answer; it must say so."""
-    days = [memo.day for memo in memos if memo.day] or list(grammar.WEEKDAYS)
-    day = rng.choice((rng.choice(days), rng.choice(grammar.WEEKDAYS)))
-    on = f"on {day}" if day in grammar.WEEKDAYS else day
-    return Turn("unsupported", rng.choice(UNSUPPORTED).format(day=day, on=on), ABOUT)
-
-
 def question(rng: random.Random, memos: Sequence[Memo]) -> Turn | None:
     """Ask something the memos answer in one way only, or sometimes something they do not say."""
     known = all_questions(memos)
@@ -453,7 +439,6 @@ TASKS: dict[str, tuple[int, int, Callable[[random.Random, Sequence[Memo]], Turn 
     "title": (8, 40, name_it),
     "question": (36, 40, question),
     "translate": (6, 8, translate),
-    "unsupported": (5, 12, unsupported),
     "upper": (3, 3, shout),
 }
 UPPER_MOST = 6
