@@ -241,7 +241,8 @@ def train(model: nn.Module, feed: Feed, clock: Clock, args: argparse.Namespace) 
         optimizer.update(model, grads)
         return loss
 
-    if not args.no_compile:
+    # on a CPU each of the many shapes would call the C++ compiler, longer than it saves
+    if mx.default_device().type == mx.DeviceType.gpu and not args.no_compile:
         step = mx.compile(step, inputs=state, outputs=state)
     recent: list[mx.array] = []
     tokens_seen, next_eval = 0, args.eval_every
