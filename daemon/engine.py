@@ -117,8 +117,9 @@ class Engine:
         self._listen, self._wake = socket.socketpair()
         self._wake.settimeout(0)
         self._heard = self._clock()
-        self._reader = threading.Thread(target=self._read, name=f"engine-{self._launch.label}", daemon=True)
-        self._reader.start()
+        reader = threading.Thread(target=self._read, name=f"engine-{self._launch.label}", daemon=True)
+        reader.start()
+        self._reader = reader  # only now: `stop` joins whatever stands here
         if self._stopping:  # by a `stop` that saw no reader yet
             self._process.kill()
         with contextlib.suppress(OSError):  # it died at once: the reader tells why

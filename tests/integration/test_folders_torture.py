@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import random
 import time
@@ -76,9 +77,9 @@ class Chaos:
         return self.random.choice(sorted(files)) if files else None
 
     def stable(self) -> set[str]:
-        """Return the contents that lie where they count."""
+        """Return the digests of the contents that lie where they count."""
         return {
-            path.read_text()
+            hashlib.sha256(path.read_bytes()).hexdigest()
             for path in self.root.rglob("*")
             if path.is_file()
             and not path.is_symlink()
@@ -88,7 +89,7 @@ class Chaos:
 
 
 class Reading(FakeLedger):
-    """Notes the content of every file at the moment it becomes a job."""
+    """Notes the content that every job was made for, by its digest: the file itself may change at any moment."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -97,10 +98,11 @@ class Reading(FakeLedger):
     def submit(self, new: Any, *, seen: Any = None) -> Any:
         path = Path(new.params["file"])
         assert not path.is_symlink()
-        content = path.read_text() if path.exists() else None
         job, created = super().submit(new, seen=seen)
-        if created and content is not None:
-            self.contents.append(content)
+        if created:
+            kind, digest, _ = seen[1].split(":")
+            assert kind == "content"
+            self.contents.append(digest)
         return job, created
 
 
