@@ -28,7 +28,7 @@ import psutil
 from contest import Spread, contest, timed
 from house import MLXD, House, running
 
-from daemon.client import Client
+from daemon.cli.client import Client
 
 PROMPT = "List the action items: Remind me to call Anna on Monday at 9 am."
 RESULTS = Path(__file__).parent / "results"

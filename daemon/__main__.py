@@ -1,6 +1,6 @@
 """``python -I -m daemon`` is the same as ``mlxd``."""
 
-from daemon.cli import main
+from daemon.cli.main import main
 
 if __name__ == "__main__":
     main()

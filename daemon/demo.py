@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from daemon.client import Client
+from daemon.cli.client import Client
 from jobs.errors import DaemonUnreachable, MlxdError
 from jobs.model import State
 

@@ -8,25 +8,25 @@ from functools import partial
 from typing import Any, Final
 
 from daemon.aftermath import Aftermath
-from daemon.api import create_app
-from daemon.config import Config
+from daemon.api.app import create_app
+from daemon.api.listener import listen
+from daemon.api.server import SocketServer
+from daemon.config.model import Config
+from daemon.config.reload import report
 from daemon.context import World
 from daemon.dispatcher import Dispatcher
-from daemon.engine import Engine
 from daemon.events import Hub
 from daemon.executor import Executor, Policy
-from daemon.intake import Intake
-from daemon.launch import Launch, PluginPlace
-from daemon.leases import EngineLike
-from daemon.listener import listen
-from daemon.models import ModelResolver, ResolvedModel
+from daemon.folders.intake import Intake
+from daemon.folders.watcher import Watcher
+from daemon.models.engine import Engine
+from daemon.models.launch import Launch, PluginPlace
+from daemon.models.leases import EngineLike
+from daemon.models.references import ModelResolver, ResolvedModel
+from daemon.models.scheduler import ModelScheduler
 from daemon.paths import Home
-from daemon.reload import report
-from daemon.scheduler import ModelScheduler
-from daemon.server import SocketServer
 from daemon.service import Service
 from daemon.views import ReloadReport
-from daemon.watcher import Watcher
 from jobs.errors import MlxdError
 from jobs.ledger import Ledger, utcnow
 from jobs.model import Job

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Final
 
 from daemon import log as logs
-from daemon.config import Config, load
+from daemon.config.model import Config, load
 from daemon.instance import InstanceLock, prepare
 from daemon.parts import Parts, build
 from daemon.paths import Home

@@ -9,15 +9,15 @@ from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Any, Protocol
 
-from daemon import metrics
 from daemon.aftermath import PULL
-from daemon.config import Config
+from daemon.config.model import Config
 from daemon.dispatcher import Dispatcher
 from daemon.events import STATE, Hub
 from daemon.executor import Executor
-from daemon.footprint import footprint
+from daemon.health import metrics
+from daemon.models.footprint import footprint
+from daemon.models.scheduler import ModelScheduler
 from daemon.paths import Home
-from daemon.scheduler import ModelScheduler
 from daemon.views import (
     Condition,
     FolderStatus,
@@ -264,4 +264,3 @@ class Service:
 
     def _folder_problems(self) -> list[str]:
         return [f"folder {folder.path}: {folder.problem}" for folder in self.folders() if folder.problem]
-

@@ -16,7 +16,7 @@ from typing import Any
 
 import psutil
 
-from daemon.client import Client
+from daemon.cli.client import Client
 from jobs.errors import DaemonUnreachable
 from jobs.model import Job
 
@@ -136,7 +136,9 @@ class SpawnedDaemon:
     def runners(self) -> list[psutil.Process]:
         """Return the runner processes of this daemon."""
         assert self.process is not None
-        return [child for child in psutil.Process(self.process.pid).children() if "daemon.runner" in child.cmdline()]
+        return [
+            child for child in psutil.Process(self.process.pid).children() if "daemon.models.runner" in child.cmdline()
+        ]
 
     def terminate(self) -> int:
         """Stop it as launchd would; return the exit status."""

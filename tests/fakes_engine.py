@@ -7,10 +7,10 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from daemon.launch import Launch, PluginPlace
-from daemon.leases import Lease, Waiter
-from daemon.models import ResolvedModel
-from daemon.residents import Residents
+from daemon.models.launch import Launch, PluginPlace
+from daemon.models.leases import Lease, Waiter
+from daemon.models.references import ResolvedModel
+from daemon.models.residents import Residents
 from jobs.model import Lane
 
 #: What the plugin does is said by each request's "do" and by the load options.

@@ -10,13 +10,13 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from daemon.complaints import Complaints
-from daemon.config_folders import FolderConfig
-from daemon.finder import Finder
-from daemon.following import Following
-from daemon.intake import Intake
-from daemon.patrol import Patrol
-from daemon.watcher import Watcher
+from daemon.config.folders import FolderConfig
+from daemon.folders.complaints import Complaints
+from daemon.folders.finder import Finder
+from daemon.folders.following import Following
+from daemon.folders.intake import Intake
+from daemon.folders.patrol import Patrol
+from daemon.folders.watcher import Watcher
 from jobs.errors import JobNotFound
 from jobs.model import Job, NewJob, State
 

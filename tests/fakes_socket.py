@@ -12,11 +12,11 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from daemon.api import MAX_BODY, create_app
+from daemon.api.app import MAX_BODY, create_app
+from daemon.api.listener import bind
+from daemon.api.peers import is_own
+from daemon.api.server import SocketServer
 from daemon.events import STATE, Hub
-from daemon.listener import bind
-from daemon.peers import is_own
-from daemon.server import SocketServer
 from daemon.views import (
     FolderStatus,
     Health,

@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from daemon.config import load
+from daemon.config.model import load
 from daemon.paths import find_home
 from plugins.manager import PluginManager
 
@@ -157,7 +157,7 @@ def test_documents_name_only_commands_that_exist() -> None:
     """Every `mlxd something` in the documents is a command of the program."""
     code = (
         "import click, json\n"
-        "from daemon.cli import COMMANDS, mlxd\n"
+        "from daemon.cli.main import COMMANDS, mlxd\n"
         "made = {name: mlxd.get_command(None, name) for name in COMMANDS}\n"
         "print(json.dumps({name: list(getattr(one, 'commands', [])) for name, one in made.items()}))"
     )

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from fakes_folders import Bench, watching
 
-from daemon.config_folders import FolderConfig
+from daemon.config.folders import FolderConfig
 from jobs.errors import QueueFull
 from jobs.ledger import Ledger
 from jobs.model import ErrorInfo, Job, NewJob, OutputFile, State

@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 from fakes_folders import FakeLedger, watching
 
-from daemon.config_folders import FolderConfig
-from daemon.file_events import make_observer
+from daemon.config.folders import FolderConfig
+from daemon.folders.file_events import make_observer
 
 CHANGES = 400
 

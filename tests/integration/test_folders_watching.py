@@ -12,9 +12,9 @@ from typing import Any
 import pytest
 from fakes_folders import FakeLedger, watching
 
-from daemon.config_folders import FolderConfig
-from daemon.file_events import make_observer
-from daemon.watcher import Watcher
+from daemon.config.folders import FolderConfig
+from daemon.folders.file_events import make_observer
+from daemon.folders.watcher import Watcher
 
 #: Long enough for a loaded machine to write two chunks within it, short enough to wait for.
 SETTLE = 0.2

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from fakes_tasks import FakeContext
 
-from daemon.safety import check_model_folder
+from daemon.models.safety import check_model_folder
 from plugins.manager import PluginManager
 from plugins.task import OnEvent
 

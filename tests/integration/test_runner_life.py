@@ -12,9 +12,9 @@ import fakes_engine
 import pytest
 from fakes_engine import stub_launch
 
-from daemon.engine import Engine, signal_name
-from daemon.models import ResolvedModel
-from daemon.scheduler import ModelScheduler
+from daemon.models.engine import Engine, signal_name
+from daemon.models.references import ResolvedModel
+from daemon.models.scheduler import ModelScheduler
 from jobs.errors import (
     Interrupted,
     InvalidRequest,
@@ -296,7 +296,7 @@ import sys, threading, time
 sys.path.insert(0, {tests!r})
 from pathlib import Path
 from fakes_engine import stub_launch
-from daemon.engine import Engine
+from daemon.models.engine import Engine
 engine = Engine(stub_launch(Path({plugins!r})))
 engine.start()
 begun = threading.Event()

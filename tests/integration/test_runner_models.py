@@ -9,10 +9,10 @@ import pytest
 from fakes_models import tiny_llama, tiny_whisper
 from fakes_sound import tone, write_wav
 
-from daemon.engine import Engine
-from daemon.launch import Launch
-from daemon.models import DEMO_MODELS, ModelResolver
-from daemon.scheduler import ModelScheduler
+from daemon.models.engine import Engine
+from daemon.models.launch import Launch
+from daemon.models.references import DEMO_MODELS, ModelResolver
+from daemon.models.scheduler import ModelScheduler
 from jobs.errors import InvalidInput, InvalidRequest, ModelBroken, RunnerDied
 from jobs.model import Lane
 from plugins.lm import LmRuntime

@@ -15,7 +15,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from daemon.client import Client
+from daemon.cli.client import Client
 from daemon.installation import describe
 from daemon.log import log_file
 from daemon.paths import Home, find_home

@@ -11,8 +11,9 @@ import click
 import pytest
 from fakes_socket import FakeService, serving
 
-from daemon import cli, waiting
-from daemon.console import EXIT_STATUSES, Exit
+from daemon.cli import main as cli
+from daemon.cli import waiting
+from daemon.cli.console import EXIT_STATUSES, Exit
 from jobs.errors import InvalidParams, MlxdError, QueueFull
 from jobs.model import ErrorInfo, OutputFile, Progress, State
 
@@ -140,7 +141,7 @@ def test_ctrl_c_leaves_the_job_and_says_how_to_go_on(mlxd, service, monkeypatch)
 
 def test_when_the_stream_breaks_off_it_goes_on_waiting(mlxd, service, monkeypatch):
     """A stream that ends before the job is followed by plain waiting."""
-    monkeypatch.setattr("daemon.transport.Transport.events", lambda *_args, **_kwargs: iter(()))
+    monkeypatch.setattr("daemon.cli.transport.Transport.events", lambda *_args, **_kwargs: iter(()))
     assert mlxd("submit", "generate", "a b", "--wait")[:2] == (0, "the answer\n")
 
 
@@ -264,14 +265,14 @@ def test_logs(mlxd, monkeypatch):
     path.write_text(json.dumps(record) + "\n" + json.dumps({**record, "job": "other"}) + "\n")
     assert "Started." in mlxd("logs", "abc")[1]
     assert json.loads(mlxd("logs", "abc", "--json")[1]) == record
-    monkeypatch.setattr("daemon.tailing.follow", lambda *_args, **_kwargs: iter(["more"]))
+    monkeypatch.setattr("daemon.cli.tailing.follow", lambda *_args, **_kwargs: iter(["more"]))
     assert mlxd("logs", "-f", "-n", "0")[1] == "more\n"
 
 
 def test_doctor(mlxd, monkeypatch):
     """Findings as a table with advice, or as JSON; 1 if something is wrong."""
-    from daemon import doctor
-    from daemon.findings import ok, problem
+    from daemon.health import doctor
+    from daemon.health.findings import ok, problem
 
     asked = []
     found = [ok("python", "Fine."), problem("disk", "Full.", "Delete something.")]

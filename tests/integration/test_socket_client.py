@@ -6,7 +6,7 @@ import threading
 import pytest
 from fakes_socket import FakeService, serving
 
-from daemon.client import Client
+from daemon.cli.client import Client
 from daemon.views import Condition
 from jobs.errors import InvalidRequest, JobConflict, JobNotFound, QueueFull
 from jobs.model import Lane, NewJob, OutputFile, Placement, State

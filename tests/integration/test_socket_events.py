@@ -8,7 +8,7 @@ import threading
 import pytest
 from fakes_socket import FakeService, serving
 
-from daemon import sse
+from daemon.api import sse
 from jobs.model import NewJob, State
 
 PATIENCE = 20

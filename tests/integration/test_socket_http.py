@@ -4,7 +4,7 @@ import httpx
 import pytest
 from fakes_socket import FakeService, serving
 
-from daemon.api import create_app
+from daemon.api.app import create_app
 from jobs.errors import LedgerUnavailable, QueueFull
 from jobs.model import NewJob, OutputFile, State
 

@@ -12,9 +12,9 @@ from pathlib import Path
 import pytest
 from fakes_socket import FakeService, serving, short_folder
 
-from daemon.api import create_app
-from daemon.listener import bind
-from daemon.server import SocketServer
+from daemon.api.app import create_app
+from daemon.api.listener import bind
+from daemon.api.server import SocketServer
 
 PATIENCE = 20
 

@@ -6,10 +6,10 @@ from pathlib import Path
 import pytest
 from fakes_socket import FakeService
 
-from daemon.api import MAX_BODY, create_app
-from daemon.console import Exit
-from daemon.problems import ERROR_STATUS
-from daemon.submission import MAX_DEPTH
+from daemon.api.app import MAX_BODY, create_app
+from daemon.api.problems import ERROR_STATUS
+from daemon.api.submission import MAX_DEPTH
+from daemon.cli.console import Exit
 
 PAGE = Path(__file__).parents[3] / "docs" / "http-api.md"
 pytestmark = pytest.mark.skipif(not PAGE.exists(), reason="tested from an installed wheel, without the documentation")

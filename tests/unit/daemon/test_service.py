@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from fakes_daemon import Bench, FunctionTask
 
-from daemon.config import Config, QueueConfig
+from daemon.config.model import Config, QueueConfig
 from daemon.dispatcher import Dispatcher
 from daemon.paths import find_home
 from daemon.service import Service

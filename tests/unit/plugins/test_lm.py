@@ -7,7 +7,7 @@ from types import SimpleNamespace
 import pytest
 from fakes_models import drain, tiny_llama
 
-from daemon.models import DEMO_MODELS
+from daemon.models.references import DEMO_MODELS
 from plugins import lm_session, mlx_process
 from plugins.lm import LmRuntime, cache_tokens, limits_of
 from plugins.lm_request import Limits, parse, tokenise

@@ -14,7 +14,7 @@ from fakes_sound import tone, write_wav
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
-from daemon.models import DEMO_MODELS
+from daemon.models.references import DEMO_MODELS
 from plugins import mlx_process
 from plugins import whisper_windows as windows
 from plugins.whisper import WhisperRuntime

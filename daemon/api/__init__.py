@@ -1,0 +1,1 @@
+"""The socket: HTTP in, calls of the service out. No business rule."""

@@ -1,0 +1,1 @@
+"""The `mlxd` command and the client it stands on."""

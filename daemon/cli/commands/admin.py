@@ -1,0 +1,65 @@
+"""`mlxd status|reload|stop`."""
+
+from __future__ import annotations
+
+import click
+
+from daemon.cli.console import Exit, note, write_json
+from daemon.cli.main import Session
+from daemon.cli.transport import Transport
+
+
+@click.command(short_help="Show the daemon at a glance.")
+@click.option("--json", "as_json", is_flag=True, help="Print it as JSON.")
+@click.pass_obj
+def status(session: Session, /, *, as_json: bool) -> int:
+    """Show whether the daemon runs, what it holds in memory, and what troubles it."""
+    health = Transport(session.home.socket).ask("GET", "/v1/health")
+    if as_json:
+        write_json(health)
+        return Exit.OK
+    from daemon.cli.display import details, duration, size
+
+    memory = health["memory"]
+    details(
+        {
+            "status": health["status"],
+            "version": health["version"],
+            "process": health["pid"],
+            "up for": duration(health["uptime_s"]),
+            "home": health["home"],
+            "jobs": ", ".join(f"{count} {state}" for state, count in health["counts"].items() if count) or "none",
+            "resident": [model["ref"] for model in health["models"] if model["pid"]] or "no model",
+            "memory": f"{size(memory['used_bytes'] or 0)} of {size(memory['budget_bytes'])} for models, "
+            f"{size(memory['daemon_bytes'])} for itself",
+            "problems": "; ".join(health["problems"]),
+        }
+    )
+    return Exit.OK
+
+
+@click.command(short_help="Make the daemon read its configuration again.")
+@click.option("--json", "as_json", is_flag=True, help="Print what changed as JSON.")
+@click.pass_obj
+def reload(session: Session, /, *, as_json: bool) -> int:
+    """Make the daemon read its configuration and its plugins again."""
+    report = Transport(session.home.socket).ask("POST", "/v1/reload")
+    if as_json:
+        write_json(report)
+        return Exit.OK
+    note(f"Changed: {', '.join(report['changed']) or 'nothing'}.")
+    if report["needs_restart"]:
+        note(f"In use only after a restart: {', '.join(report['needs_restart'])}.")
+    return Exit.OK
+
+
+@click.command(short_help="Make the daemon finish and stop.")
+@click.pass_obj
+def stop(session: Session, /) -> int:
+    """Make the daemon take no new jobs, let running ones end or step aside, and stop.
+
+    An installed service is stopped with `mlxd service stop`.
+    """
+    Transport(session.home.socket).ask("POST", "/v1/shutdown")
+    note("mlxd is stopping.")
+    return Exit.OK

@@ -1,0 +1,143 @@
+"""Waiting for a job at the command line: events in, a picture on standard error, the result on standard output."""
+
+from __future__ import annotations
+
+import sys
+import time
+from typing import Any, Final, Self
+
+from daemon.cli.console import Exit, complain, exit_for_job, note, write, write_json
+from daemon.cli.transport import PATIENCE, Transport, job_path
+
+_SETTLED: Final = frozenset({"succeeded", "failed", "cancelled", "blocked", "quarantined"})
+#: Seconds that one request waits, when there are no events to wait with.
+_PIECE: Final = 60.0
+
+
+def finish(
+    transport: Transport, job: dict[str, Any], *, timeout: float | None, as_json: bool, stream: bool = False
+) -> int:
+    """Wait for *job*, print its result, and return the exit status.
+
+    *timeout* is in seconds. *stream* prints text as it comes; on a terminal that is done anyway. Ctrl-C ends the
+    waiting and not the job.
+    """
+    screen = _screen(as_json=as_json, stream=stream)
+    deadline = None if timeout is None else time.monotonic() + timeout
+    try:
+        with screen:
+            job = watch(transport, job, screen, deadline=deadline)
+    except KeyboardInterrupt:
+        note(f"\nJob {job['id']} goes on. Wait for it: mlxd wait {job['id']}   Stop it: mlxd cancel {job['id']}")
+        return Exit.INTERRUPTED
+    if as_json:
+        write_json(job)
+    else:
+        report(job, printed=screen.printed)
+    return exit_for_job(job)
+
+
+def watch(transport: Transport, job: dict[str, Any], screen: Screen, *, deadline: float | None) -> dict[str, Any]:
+    """Follow *job* until it is settled or `time.monotonic` passes *deadline*; return it as it is then."""
+    try:
+        for kind, data in transport.events(job_path(job["id"], "events"), deadline=deadline):
+            screen.see(kind, data)
+            if kind == "state":
+                job = data
+                if job["state"] in _SETTLED:
+                    return job
+    except TimeoutError:
+        return dict(transport.ask("GET", job_path(job["id"])))
+    return _ask_on(transport, job["id"], deadline)
+
+
+def report(job: dict[str, Any], *, printed: str = "") -> None:
+    """Print what came of *job*: its text on standard output, everything else on standard error.
+
+    *printed* is the text that is on standard output already.
+    """
+    if job["state"] == "succeeded":
+        text = str((job.get("result") or {}).get("text") or "")
+        if text and not (printed and text.startswith(printed)):
+            write(("\n" if printed else "") + text)
+        elif text:
+            write(text[len(printed) :])
+        for output in job["outputs"]:
+            note(f"wrote {output['path']}")
+        if sys.stderr.isatty() and (told := pace(job.get("result") or {})):
+            note(told)
+        return
+    if printed:
+        write("")
+    error = job.get("error") or {}
+    sentence = error.get("message") or {"cancelled": "It was cancelled."}.get(job["state"], "It has not ended yet.")
+    complain(f"job {job['id']} is {job['state']}: {sentence}")
+
+
+def pace(result: dict[str, Any]) -> str:
+    """Return how fast a result came: tokens a second, or the multiple of real time; empty if it does not say."""
+    said = []
+    if tokens := result.get("completion_tokens"):
+        said.append(f"{tokens} tokens")
+    if rate := result.get("tokens_per_second"):
+        said.append(f"{rate:.0f} tokens/s")
+    if factor := result.get("realtime_factor"):
+        said.append(f"{factor:.1f}x real time")
+    return ", ".join(said)
+
+
+class Screen:
+    """Shows nothing; `Typing` and `daemon.cli.display.Bar` show something."""
+
+    #: What went to standard output as it came.
+    printed = ""
+
+    def see(self, kind: str, data: dict[str, Any]) -> None:
+        """Take one event."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Leave the terminal as it was."""
+
+
+class Typing(Screen):
+    """Prints tokens and segments on standard output as they come."""
+
+    def __init__(self) -> None:
+        self._broken = False
+
+    def see(self, kind: str, data: dict[str, Any]) -> None:
+        """Print a piece of text; after a gap or a second attempt leave it to the end, which has it whole."""
+        if kind == "lagged" or (kind == "state" and self.printed and data["state"] == "queued"):
+            self._broken = True
+        # A token that says which item or step it belongs to is no part of one text.
+        if kind != "token" or self._broken or {"item", "step"} & set(data):
+            return
+        text = str(data.get("text", ""))
+        write(text, end="")
+        self.printed += text
+
+
+def _screen(*, as_json: bool, stream: bool) -> Screen:
+    if not as_json and (stream or sys.stdout.isatty()):
+        if sys.stderr.isatty():
+            from daemon.cli.display import TypingWithBar
+
+            return TypingWithBar()
+        return Typing()
+    if sys.stderr.isatty():
+        from daemon.cli.display import Bar
+
+        return Bar()
+    return Screen()
+
+
+def _ask_on(transport: Transport, job_id: str, deadline: float | None) -> dict[str, Any]:
+    """Wait without events: the stream ended before the job did (the daemon cut us off, or is restarting)."""
+    while True:
+        left = _PIECE if deadline is None else min(_PIECE, max(0.0, deadline - time.monotonic()))
+        job = transport.ask("GET", job_path(job_id, "wait"), query={"timeout": left}, patience=left + PATIENCE)
+        if job["state"] in _SETTLED or (deadline is not None and time.monotonic() >= deadline):
+            return dict(job)

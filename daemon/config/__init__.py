@@ -1,0 +1,1 @@
+"""The configuration: TOML in, frozen values out."""

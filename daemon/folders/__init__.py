@@ -1,0 +1,1 @@
+"""Watched folders: from a file that holds still to a job."""

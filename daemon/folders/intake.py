@@ -1,0 +1,207 @@
+"""A file that holds still becomes a job: once, durably, or the file waits.
+
+What has been taken is remembered in the ledger, never only here. Two keys speak for a file:
+
+1. its *place* (path, device, inode, size, time of change): an unchanged file is recognised without reading it;
+2. its *content* with what the rule does to it: a copy, a renamed or a touched file is not done twice, unless the folder
+   says ``again``, or it failed before: then putting it there once more is asking for another try.
+
+A changed rule applies to files that come from now on: the place key knows nothing of rules.
+"""
+
+from __future__ import annotations
+
+import errno
+import logging
+import os
+import sys
+import threading
+import unicodedata
+from enum import Enum
+from pathlib import Path
+from typing import Final, NamedTuple, Protocol
+
+from daemon.config.folders import FolderConfig, RuleConfig
+from daemon.folders.identity import (
+    Facts,
+    FileChanged,
+    HashingStopped,
+    content_digest,
+    content_key,
+    open_still,
+    place_key,
+)
+from daemon.folders.rules import fingerprint, new_job
+from jobs.errors import JobNotFound, LedgerUnavailable, MlxdError, QueueFull
+from jobs.model import Job, NewJob, State
+
+log: Final = logging.getLogger(__name__)
+
+#: Digests kept of files that could not be handed in yet, so that trying again does not mean reading again.
+_KEPT_DIGESTS: Final = 1000
+
+
+class Submit(Protocol):
+    """What the service offers: write the job down together with *seen*, the folder and the key of its file."""
+
+    def __call__(self, new: NewJob, *, seen: tuple[Path, str] | None = None) -> tuple[Job, bool]:
+        """Return the job and whether it is new."""
+
+
+class Memory(Protocol):
+    """What intake needs of the ledger."""
+
+    def seen(self, folder: Path, key: str) -> str | None:
+        """Return the id of the job that was made of this key."""
+
+    def remember(self, folder: Path, key: str, job_id: str) -> None:
+        """Note that this key was made into that job."""
+
+    def get(self, job_id: str) -> Job:
+        """Return a job; `JobNotFound` if it was cleaned away."""
+
+    def is_output(self, path: Path) -> bool:
+        """Tell whether a job wrote this file."""
+
+
+class Verdict(Enum):
+    """What came of a file."""
+
+    #: It is a job now.
+    TAKEN = "taken"
+    #: It was one before.
+    KNOWN = "known"
+    #: We wrote it ourselves.
+    OUTPUT = "output"
+    #: It is not as it was: let it settle again.
+    CHANGED = "changed"
+    #: It went away.
+    GONE = "gone"
+    #: This file cannot be used; look again at the next rescan.
+    REFUSED = "refused"
+    #: No file of this rule can be used as things are.
+    RULE = "rule"
+    #: Nothing can be taken at the moment; the same file later.
+    LATER = "later"
+
+
+class Outcome(NamedTuple):
+    """What came of a file, and why."""
+
+    verdict: Verdict
+    job: Job | None = None
+    #: A sentence for people.
+    reason: str = ""
+
+
+class Intake:
+    """Turns files into jobs. May be called from several threads, never for one file from two."""
+
+    def __init__(self, *, submit: Submit, ledger: Memory) -> None:
+        self._submit = submit
+        self._ledger = ledger
+        self._stopping = threading.Event()
+        self._digests: dict[Path, tuple[Facts, str]] = {}
+
+    def interrupt(self) -> None:
+        """Give up reading large files: the daemon stops, they are taken after its next start."""
+        self._stopping.set()
+
+    def file(self, folder: FolderConfig, path: Path, *, rule: RuleConfig, facts: Facts) -> Outcome:
+        """Make the job that *rule* of *folder* makes of the file *path*, which held still as *facts* say."""
+        try:
+            return self._file(folder, path, rule, facts)
+        except (FileChanged, HashingStopped):
+            return Outcome(Verdict.CHANGED)
+        except (QueueFull, LedgerUnavailable) as error:
+            return Outcome(Verdict.LATER, reason=error.message)
+        except MlxdError as error:
+            return Outcome(Verdict.RULE, reason=f"rule {rule.name!r} cannot be used: {error.message}")
+        except (FileNotFoundError, NotADirectoryError):
+            return Outcome(Verdict.GONE)
+        except OSError as error:
+            return _unreadable(path, error)
+
+    def _file(self, folder: FolderConfig, path: Path, rule: RuleConfig, facts: Facts) -> Outcome:
+        if not _is_text(path):
+            return Outcome(Verdict.REFUSED, reason=f"{path.name!r}: the name is not valid UTF-8")
+        place = place_key(path, facts)
+        if self._ledger.seen(folder.path, place):
+            return Outcome(Verdict.KNOWN)
+        if self._is_output(path):
+            return Outcome(Verdict.OUTPUT)
+        if folder.again:
+            os.close(open_still(path, facts))
+            return self._hand_in(folder, path, rule, place)
+        return self._by_content(folder, path, rule, facts)
+
+    def _by_content(self, folder: FolderConfig, path: Path, rule: RuleConfig, facts: Facts) -> Outcome:
+        key = content_key(self._digest(path, facts), fingerprint(rule))
+        place = place_key(path, facts)
+        if known := self._ledger.seen(folder.path, key):
+            if not self._failed(known):
+                self._ledger.remember(folder.path, place, known)
+                self._digests.pop(path, None)
+                log.info("The same content was done before.", extra={"action": "file_known", "job_id": known})
+                return Outcome(Verdict.KNOWN)
+            key = place  # the content's key names the failed job
+        outcome = self._hand_in(folder, path, rule, key)
+        self._digests.pop(path, None)
+        # Only spares reading the file again: the content key, written with the job, is what counts after a crash.
+        if outcome.job is not None:
+            self._ledger.remember(folder.path, place, outcome.job.id)
+        return outcome
+
+    def _hand_in(self, folder: FolderConfig, path: Path, rule: RuleConfig, key: str) -> Outcome:
+        job, created = self._submit(new_job(folder, rule, path), seen=(folder.path, key))
+        if created:
+            log.info("Took a file.", extra={"action": "file_taken", "job_id": job.id, "rule": rule.name})
+        return Outcome(Verdict.TAKEN if created else Verdict.KNOWN, job)
+
+    def _failed(self, job_id: str) -> bool:
+        try:
+            return self._ledger.get(job_id).state in (State.FAILED, State.CANCELLED)
+        except JobNotFound:
+            return False
+
+    def _digest(self, path: Path, facts: Facts) -> str:
+        known = self._digests.get(path)
+        if known is not None and known[0] == facts:
+            os.close(open_still(path, facts))
+            return known[1]
+        digest = content_digest(path, facts, stopping=self._stopping.is_set)
+        if len(self._digests) >= _KEPT_DIGESTS:
+            self._digests.clear()
+        self._digests[path] = (facts, digest)
+        return digest
+
+    def _is_output(self, path: Path) -> bool:
+        """Ask for the name as it is, and as we write names: HFS+ and some servers give them back decomposed."""
+        composed = Path(unicodedata.normalize("NFC", str(path)))
+        return self._ledger.is_output(path) or (composed != path and self._ledger.is_output(composed))
+
+
+def _is_text(path: Path) -> bool:
+    """Tell whether the name can be written down; a file system may hold any bytes."""
+    try:
+        str(path).encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def _unreadable(path: Path, error: OSError) -> Outcome:
+    if error.errno in (errno.ELOOP, errno.ENXIO):  # became a link, or a socket: O_NOFOLLOW and open(2) say so
+        return Outcome(Verdict.GONE)
+    if error.errno in (errno.ENFILE, errno.EMFILE):
+        return Outcome(Verdict.LATER, reason=f"{path.name}: {error.strerror}")
+    return Outcome(Verdict.REFUSED, reason=f"{path.name}: {describe(error)}")
+
+
+def describe(error: OSError) -> str:
+    """Return why the system refused; macOS' privacy protection says EPERM where ordinary permissions say EACCES."""
+    if error.errno == errno.EPERM and sys.platform == "darwin":
+        return (
+            "macOS does not let mlxd in (System Settings > Privacy & Security > Files and Folders, or Full Disk Access)"
+        )
+    return error.strerror or str(error)

@@ -1,0 +1,1 @@
+"""How the daemon is: doctor and metrics."""

@@ -1,0 +1,1 @@
+"""Resident models: references, runner processes, and who stays."""

@@ -1,0 +1,333 @@
+"""The daemon's handle on one runner process: start it, send it requests, notice at once when it dies.
+
+One reader thread per engine owns everything that comes back. It sleeps in `select` and wakes for a message, for a new
+request (through a self-pipe, so that the silence deadline starts to run), or for the deadline: an idle engine wakes
+nobody. Whatever ends the runner, every pending call gets an error; no call waits for ever.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import logging
+import math
+import os
+import select
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Mapping
+from typing import Any, Final
+
+from daemon.models.calls import EngineCall, revive
+from daemon.models.launch import Launch, Stderr
+from daemon.models.wire import Wire, WireError
+from jobs.errors import Interrupted, InvalidRequest, MlxdError, ModelBroken, RunnerDied
+from jobs.model import Lane
+from plugins.task import OnEvent
+
+log = logging.getLogger(__name__)
+
+#: Seconds that an ended runner is given to become a dead process before it is killed.
+_REAP_S: Final = 0.5
+#: Seconds until a killed runner must be gone.
+_KILL_S: Final = 5.0
+
+
+class Engine:
+    """One runner process serving one model.
+
+    *on_exit* is called once, on the reader thread, when a runner that had become ready is gone; *on_memory* with
+    the bytes the runner occupies each time it says so.
+    """
+
+    def __init__(
+        self,
+        launch: Launch,
+        *,
+        on_exit: Callable[[Engine], None] | None = None,
+        on_memory: Callable[[int], None] | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._launch = launch
+        self._wire: Wire
+        self._wake: socket.socket
+        self._listen: socket.socket
+        self._process: subprocess.Popen[bytes]
+        self._stderr: Stderr
+        self._on_exit = on_exit
+        self._on_memory = on_memory
+        self._clock = clock
+        self._ids = itertools.count(1)
+        self._lock = threading.Lock()  # guards the four below
+        self._calls: dict[str, EngineCall] = {}
+        self._end: MlxdError | None = None
+        self._stopping = False
+        self._heard = 0.0
+        self._ready = threading.Event()
+        self._reader: threading.Thread | None = None
+        #: What the runtime said when it had loaded the model.
+        self.info: Mapping[str, Any] = {}
+        #: Bytes the runner occupied when it last said so; None until then.
+        self.memory: int | None = None
+
+    @property
+    def pid(self) -> int | None:
+        """Return the runner's process id, or None before it was started."""
+        return self._process.pid if self._reader else None
+
+    @property
+    def alive(self) -> bool:
+        """Whether requests can be sent."""
+        return self._ready.is_set() and self._end is None
+
+    # -- life, in order ---------------------------------------------------------------------------------------------
+
+    def start(self) -> None:
+        """Spawn the runner and wait until its model is loaded.
+
+        Raises:
+            ModelBroken: the runtime could not load the model; the message is the runtime's own.
+            UnknownRuntime: no plugin the runner loaded offers it.
+            RunnerDied: it ended, or was not ready within the start timeout and was killed.
+            Interrupted: `stop` was called meanwhile.
+
+        """
+        self._refuse_if_stopping()
+        ours, theirs = socket.socketpair()
+        self._stderr = Stderr(self._launch.log)
+        try:
+            with theirs:
+                self._process = subprocess.Popen(
+                    [sys.executable, *self._launch.arguments, str(theirs.fileno())],
+                    stdin=subprocess.DEVNULL,
+                    stdout=self._stderr.file,
+                    stderr=self._stderr.file,
+                    pass_fds=[theirs.fileno()],
+                    env=self._launch.environment(os.environ),
+                )
+        except BaseException:
+            ours.close()
+            self._stderr.close()
+            raise
+        self._wire = Wire(ours)
+        self._listen, self._wake = socket.socketpair()
+        self._wake.settimeout(0)
+        self._heard = self._clock()
+        reader = threading.Thread(target=self._read, name=f"engine-{self._launch.label}", daemon=True)
+        reader.start()
+        self._reader = reader  # only now: `stop` joins whatever stands here
+        if self._stopping:  # by a `stop` that saw no reader yet
+            self._process.kill()
+        with contextlib.suppress(OSError):  # it died at once: the reader tells why
+            self._wire.send(self._launch.message())
+        self._ready.wait()
+        with self._lock:
+            if self._end is not None:
+                raise self._end
+
+    def submit(
+        self, request: Mapping[str, Any], *, on_event: OnEvent | None = None, lane: Lane = Lane.NORMAL
+    ) -> EngineCall:
+        """Send *request* (JSON). *on_event* is called on the reader thread for each event before the end.
+
+        A runner that is gone is not an error here but the result of the call.
+
+        Raises:
+            InvalidRequest: it is not JSON, or too long to be sent.
+
+        """
+        call = EngineCall(str(next(self._ids)), on_event=on_event, send_cancel=self._send_cancel)
+        with self._lock:
+            if self._end is None and not self._calls:
+                self._heard = self._clock()
+            if self._end is None:
+                self._calls[call.id] = call
+        if self._end is not None:
+            call.fail(self._end)
+            return call
+        self._nudge()
+        try:
+            self._wire.send({"op": "submit", "id": call.id, "lane": lane.value, "request": dict(request)})
+        except WireError as error:
+            self._forget(call.id)
+            raise InvalidRequest(str(error)) from error
+        except OSError:
+            pass  # it is dying: the reader ends every call in a moment
+        if call.ended:
+            self._send_cancel(call.id)  # cancelled before the runner had heard of it
+        return call
+
+    def stop(self, timeout: float) -> None:
+        """End the runner: ask it, after *timeout* seconds kill it. Pending calls get `Interrupted`."""
+        with self._lock:
+            self._stopping = True
+        if self._reader is None:
+            return
+        with contextlib.suppress(OSError):
+            self._wire.send({"op": "close"})
+        self._reader.join(timeout)
+        if self._reader.is_alive():
+            self._process.kill()
+            self._reader.join(_KILL_S)
+
+    def kill(self) -> None:
+        """End the runner at once; pending calls get `RunnerDied`."""
+        if self._reader is not None and self._end is None:
+            self._process.kill()
+
+    # -- the reader thread ------------------------------------------------------------------------------------------
+
+    def _read(self) -> None:
+        why = ""
+        try:
+            why = self._converse()
+        except WireError as error:
+            why = f"what it sent makes no sense: {error}"
+        finally:
+            self._finish(why)
+
+    def _converse(self) -> str:
+        """Handle messages until the runner's end; return why it had to be killed, if it had."""
+        poller = select.poll()
+        poller.register(self._wire, select.POLLIN)
+        poller.register(self._listen, select.POLLIN)
+        while True:
+            timeout = self._silence_left()
+            if timeout is not None and timeout <= 0:
+                return self._silent()
+            # poll, not select: a daemon may have more than 1024 descriptors open.
+            readable = {fd for fd, _ in poller.poll(None if timeout is None else math.ceil(timeout * 1000))}
+            if self._listen.fileno() in readable:
+                self._listen.recv(4096)
+            if self._wire.fileno() in readable:
+                batch = self._wire.read()
+                if batch is None:
+                    return ""
+                self._heard = self._clock()
+                for message in batch:
+                    self._handle(message)
+
+    def _silence_left(self) -> float | None:
+        """Return the seconds the runner may still be silent, None while it owes nothing."""
+        with self._lock:
+            if not self._ready.is_set():
+                limit = self._launch.start_timeout_s
+            elif self._calls:
+                limit = self._launch.silence_timeout_s
+            else:
+                return None
+            return self._heard + limit - self._clock()
+
+    def _silent(self) -> str:
+        if not self._ready.is_set():
+            return f"it was not ready within {self._launch.start_timeout_s:g} s"
+        return f"it was silent for {self._launch.silence_timeout_s:g} s while it had work"
+
+    def _handle(self, message: Mapping[str, Any]) -> None:
+        match message["op"]:
+            case "event":
+                self._event(str(message.get("id")), str(message.get("kind")), _data(message))
+            case "ready":
+                self.info = _data(message)
+                self._ready.set()
+            case "memory":
+                self._remember(message)
+            case "failed":
+                self._load_failed(_data(message))
+
+    def _event(self, call_id: str, kind: str, data: Mapping[str, Any]) -> None:
+        with self._lock:
+            call = self._calls.pop(call_id, None) if kind in ("done", "error") else self._calls.get(call_id)
+        if call is not None:
+            call.tell(kind, data)
+
+    def _remember(self, message: Mapping[str, Any]) -> None:
+        found = message.get("bytes")
+        if isinstance(found, int):
+            self.memory = found
+            if self._on_memory is not None:
+                self._on_memory(found)
+
+    def _load_failed(self, data: Mapping[str, Any]) -> None:
+        error = revive(str(data.get("type")), str(data.get("message")), default=ModelBroken)
+        with self._lock:
+            self._end = self._end or error
+
+    # -- the end ----------------------------------------------------------------------------------------------------
+
+    def _finish(self, why: str) -> None:
+        """Reap the process, then end every call: after this nothing of the runner is left."""
+        if why:
+            self._process.kill()
+        status = self._reap()
+        was_ready = self._ready.is_set()
+        with self._lock:
+            self._end = end = self._end or self._obituary(why, status)
+            calls = list(self._calls.values())
+            self._calls.clear()
+            self._wake.close()
+        self._wire.close()
+        self._listen.close()
+        self._stderr.close()
+        for call in calls:
+            call.fail(end)
+        self._ready.set()
+        if was_ready and self._on_exit is not None:
+            self._on_exit(self)
+
+    def _reap(self) -> int:
+        try:
+            return self._process.wait(_REAP_S)
+        except subprocess.TimeoutExpired:
+            # It let go of the wire but lives on: a process that hangs at its end, or a child of it that does.
+            self._process.kill()
+            return self._process.wait()
+
+    def _obituary(self, why: str, status: int) -> MlxdError:
+        if self._stopping:
+            return Interrupted(f"The model {self._launch.label} was unloaded.")
+        facts: dict[str, Any] = {"exit": status, "tail": self._stderr.tail()}
+        if status < 0:
+            facts["signal"] = signal_name(-status)
+        how = why or (f"it was ended by {facts['signal']}" if status < 0 else f"it ended with status {status}")
+        log.warning(
+            "The runner of %s is gone: %s", self._launch.label, how, extra={"action": "engine.died", "exit": status}
+        )
+        return RunnerDied(f"The runner of {self._launch.label} is gone: {how}.", **facts)
+
+    # -- small change -----------------------------------------------------------------------------------------------
+
+    def _send_cancel(self, call_id: str) -> None:
+        self._forget(call_id)
+        with contextlib.suppress(OSError):
+            self._wire.send({"op": "cancel", "id": call_id})
+
+    def _forget(self, call_id: str) -> None:
+        with self._lock:
+            self._calls.pop(call_id, None)
+
+    def _refuse_if_stopping(self) -> None:
+        if self._stopping:
+            raise Interrupted
+
+    def _nudge(self) -> None:
+        """Wake the reader, so that it reckons with the silence deadline of the first call."""
+        with self._lock, contextlib.suppress(OSError):
+            self._wake.send(b"!")
+
+
+def signal_name(number: int) -> str:
+    """Return "SIGKILL" for 9."""
+    try:
+        return signal.Signals(number).name
+    except ValueError:
+        return f"signal {number}"
+
+
+def _data(message: Mapping[str, Any]) -> dict[str, Any]:
+    data = message.get("data")
+    return data if isinstance(data, dict) else {}

@@ -1,0 +1,294 @@
+"""The resident models and the line of those who wait: state and effects, owned by the scheduler's one thread.
+
+No method may be called from any other thread, and none blocks: loading and unloading run in the background and *post*
+what came of them.
+"""
+
+from __future__ import annotations
+
+import itertools
+import logging
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Final
+
+from daemon.models import residency
+from daemon.models.leases import EngineFactory, EngineLike, Lease, Waiter
+from daemon.models.references import ResolvedModel
+from daemon.models.residency import Phase, Request, Resident, Verdict
+from jobs.errors import Interrupted, JobCancelled, MlxdError, ModelTooLarge, RunnerDied
+
+log = logging.getLogger(__name__)
+
+Event = Callable[[], None]
+
+#: Seconds a runner gets to end by itself when its model is unloaded.
+UNLOAD_S: Final = 5.0
+
+# What the person is told, by the case of the decision.
+_WAITING_FOR: Final = {2: "loading", 3: "making room for", 7: "waiting for room for"}
+
+
+@dataclass(kw_only=True, eq=False)
+class Model:
+    """A model that takes memory; owned by the scheduler's thread."""
+
+    resolved: ResolvedModel
+    engine: EngineLike
+    estimate: int
+    pinned: bool
+    keep_alive: float | None
+    last_used: float
+    phase: Phase = Phase.LOADING
+    leases: int = 0
+    memory: int | None = None
+    doomed: bool = False
+    refs: set[str] = field(default_factory=set)
+    loaded_at: datetime | None = None
+    used_at: datetime | None = None
+
+    def facts(self) -> Resident:
+        """Return what the policy needs to know of it."""
+        return Resident(
+            key=self.resolved.key,
+            phase=self.phase,
+            leases=self.leases,
+            pinned=self.pinned and not self.doomed,
+            last_used=self.last_used,
+            keep_alive=0.0 if self.doomed else self.keep_alive,
+            memory=self.estimate if self.memory is None else self.memory,
+        )
+
+
+class Residents:
+    """What is resident, and who waits."""
+
+    def __init__(
+        self,
+        *,
+        spawn: EngineFactory,
+        budget: int,
+        clock: Callable[[], float],
+        now: Callable[[], datetime],
+        post: Callable[[Event], None],
+        background: Callable[[Event], None],
+    ) -> None:
+        self._spawn = spawn
+        self._budget = budget
+        self._clock = clock
+        self._now = now
+        self._post = post
+        self._background = background
+        self._seq = itertools.count()
+        self._line: list[Waiter] = []
+        self._observed: dict[str, int] = {}
+        self._closing = False
+        self.models: dict[str, Model] = {}
+        #: Models whose last load failed, and why.
+        self.problems: dict[str, tuple[ResolvedModel, str]] = {}
+        #: Whether a model came or went since somebody last set this to False.
+        self.changed = False
+
+    @property
+    def closed(self) -> bool:
+        """Whether everything has been ended."""
+        return self._closing and not self.models
+
+    def deadline(self) -> float | None:
+        """Return when the next keep-alive ends, on the clock."""
+        return min((at for one in self._residents() if (at := residency.deadline(one)) is not None), default=None)
+
+    def _residents(self) -> list[Resident]:
+        return [model.facts() for model in self.models.values()]
+
+    def settle(self) -> None:
+        """Serve the line, then unload what has run out or what is too much."""
+        if self._closing:
+            return
+        ahead = residency.Ahead(promised=frozenset(key for key, model in self.models.items() if model.doomed))
+        waiting = {waiter.seq: waiter for waiter in self._line}
+        for request in residency.line_up(map(self._request, self._line), self._clock()):
+            decision = residency.decide(request, self._residents(), self._budget, ahead)
+            self._carry_out(waiting[request.seq], request, decision)
+            ahead = ahead.behind(request, decision)
+        for key in residency.expired(self._residents(), self._clock()):
+            self._unload(key, "idle")
+        for key in residency.overflow(self._residents(), self._budget):
+            self._unload(key, "memory")
+
+    def _request(self, waiter: Waiter) -> Request:
+        key = waiter.model.key
+        need = self._observed.get(key, waiter.estimate)
+        return Request(key=key, lane=waiter.lane, seq=waiter.seq, since=waiter.since, need=need)
+
+    def _carry_out(self, waiter: Waiter, request: Request, decision: residency.Decision) -> None:
+        match decision.verdict:
+            case Verdict.SERVE:
+                self._serve(waiter)
+            case Verdict.LOAD:
+                waiter.say(f"loading {waiter.model.ref}")
+                self._load(waiter, request.need)
+            case Verdict.EVICT:
+                for key in decision.victims:
+                    self._unload(key, "evicted")
+                waiter.say(f"making room for {waiter.model.ref}")
+            case Verdict.WAIT:
+                waiter.say(f"{_WAITING_FOR[decision.case]} {waiter.model.ref}")
+            case Verdict.REFUSE:
+                self._line.remove(waiter)
+                waiter.fail(_too_large(waiter.model, request.need, decision.available, self._budget))
+
+    def _serve(self, waiter: Waiter) -> None:
+        model = self.models[waiter.model.key]
+        model.leases += 1
+        model.refs.add(waiter.model.ref)
+        model.keep_alive = waiter.model.keep_alive_s
+        self._touch(model)
+        self._line.remove(waiter)
+        engine = model.engine
+        give_back = lambda: self._post(lambda: self._given_back(model))  # noqa: E731 - bound to this very model
+        waiter.grant(Lease(engine, lane=waiter.lane, give_back=give_back))
+
+    def _load(self, waiter: Waiter, need: int) -> None:
+        resolved = waiter.model
+        engine = self._spawn(
+            resolved,
+            on_exit=lambda: self._post(lambda: self._gone(model)),
+            on_memory=lambda found: self._post(lambda: self._measured(model, found)),
+        )
+        model = Model(
+            resolved=resolved,
+            engine=engine,
+            estimate=need,
+            pinned=resolved.pin,
+            keep_alive=resolved.keep_alive_s,
+            last_used=self._clock(),
+            refs={resolved.ref},
+        )
+        self.models[resolved.key] = model
+        self.changed = True
+        log.info("Loading %s", resolved.ref, extra={"action": "models.load", "estimate": need})
+        self._background(lambda: self._start_engine(model))
+
+    def _start_engine(self, model: Model) -> None:
+        """Load on a background thread and post what came of it."""
+        try:
+            model.engine.start()
+        except MlxdError as error:
+            failure = error
+        except Exception as error:  # fork failed, no descriptors left: told to the waiters like any other failure
+            log.exception("A runner could not be started", extra={"action": "models.spawn_failed"})
+            failure = RunnerDied(f"The runner of {model.resolved.ref} could not be started: {error}")
+        else:
+            self._post(lambda: self._loaded(model))
+            return
+        self._post(lambda: self._not_loaded(model, failure))
+
+    # -- events -----------------------------------------------------------------------------------------------------
+
+    def arrive(self, waiter: Waiter) -> None:
+        """Put *waiter* at the end of the line."""
+        if self._closing:
+            waiter.fail(Interrupted())
+            return
+        waiter.seq, waiter.since = next(self._seq), self._clock()
+        self._line.append(waiter)
+
+    def withdraw(self, waiter: Waiter) -> None:
+        """Take *waiter* out of the line, if it is still there."""
+        if waiter in self._line:
+            self._line.remove(waiter)
+            waiter.fail(JobCancelled())
+
+    def _loaded(self, model: Model) -> None:
+        if model.phase is not Phase.LOADING or self.models.get(model.resolved.key) is not model:
+            return
+        model.phase = Phase.READY
+        model.loaded_at = self._now()
+        model.doomed = model.doomed and not any(waiter.model.key == model.resolved.key for waiter in self._line)
+        self._touch(model)
+        self.problems.pop(model.resolved.key, None)
+        self.changed = True
+
+    def _not_loaded(self, model: Model, error: MlxdError) -> None:
+        key = model.resolved.key
+        self._gone(model)
+        if self._closing:
+            return
+        log.warning("Could not load %s: %s", model.resolved.ref, error.message, extra={"action": "models.load_failed"})
+        self.problems[key] = (model.resolved, error.message)
+        for waiter in [one for one in self._line if one.model.key == key]:
+            self._line.remove(waiter)
+            waiter.fail(error)
+
+    def _measured(self, model: Model, found: int) -> None:
+        model.memory = found
+        key = model.resolved.key
+        self._observed[key] = max(found, self._observed.get(key, 0))
+
+    def _given_back(self, model: Model) -> None:
+        model.leases -= 1
+        self._touch(model)
+
+    def _gone(self, model: Model) -> None:
+        """Forget a model whose runner has ended, whether it was asked to or not."""
+        if self.models.get(model.resolved.key) is model:
+            del self.models[model.resolved.key]
+            self.changed = True
+
+    def _touch(self, model: Model) -> None:
+        model.last_used, model.used_at = self._clock(), self._now()
+
+    def _unload(self, key: str, why: str) -> None:
+        model = self.models[key]
+        model.phase = Phase.UNLOADING
+        self.changed = True
+        log.info("Unloading %s (%s)", model.resolved.ref, why, extra={"action": "models.unload", "why": why})
+        self._background(lambda: self._stop_engine(model, UNLOAD_S))
+
+    def _stop_engine(self, model: Model, timeout: float) -> None:
+        model.engine.stop(timeout)
+        self._post(lambda: self._gone(model))
+
+    def doom(self, ref: str) -> bool:
+        """Mark what *ref* names for unloading; False if it is not resident."""
+        found = [model for model in self.models.values() if ref in model.refs or ref == str(model.resolved.path)]
+        for model in found:
+            model.doomed = True
+        return any(model.phase is not Phase.UNLOADING for model in found)
+
+    def pin(self, key: str, *, pin: bool) -> None:
+        """Pin or unpin a resident model."""
+        if key in self.models:
+            self.models[key].pinned = pin
+
+    def renew(self, budget: int | None, fresh: Mapping[str, ResolvedModel]) -> None:
+        """Take a new budget and the configuration's models by key."""
+        self._budget = self._budget if budget is None else budget
+        for key, model in self.models.items():
+            if key in fresh:
+                model.pinned, model.keep_alive = fresh[key].pin, fresh[key].keep_alive_s
+
+    def close(self, timeout: float) -> None:
+        """Fail whoever waits and end every runner."""
+        self._closing = True
+        while self._line:
+            self._line.pop().fail(Interrupted())
+        for model in self.models.values():
+            model.phase = Phase.UNLOADING
+            self._background(lambda model=model: self._stop_engine(model, timeout))  # type: ignore[misc]
+
+    def kill_all(self) -> None:
+        """End the runners that do not end by themselves."""
+        for model in self.models.values():
+            model.engine.kill()
+
+
+def _too_large(model: ResolvedModel, need: int, available: int, budget: int) -> ModelTooLarge:
+    message = (
+        f"{model.ref} needs about {need / 1e9:.2f} GB; of the {budget / 1e9:.2f} GB for models "
+        f"{available / 1e9:.2f} GB can be had (the rest is pinned). "
+        "Raise memory.budget, unpin a model, or take a smaller one."
+    )
+    return ModelTooLarge(message, need=need, available=available, budget=budget)

@@ -1,0 +1,60 @@
+"""What a model will need: checked and estimated once per version of its folder, on the thread that asks."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+from daemon.models.references import ResolvedModel
+from daemon.models.safety import check_model_folder
+from jobs.errors import MlxdError, ModelBroken, UnknownRuntime
+from plugins.runtime import Runtime
+
+
+class Sizes:
+    """Bytes by model. Thread-safe; holds no lock while it reads files."""
+
+    def __init__(
+        self, runtimes: Callable[[], Mapping[str, Runtime]], *, check: Callable[[Path], None] = check_model_folder
+    ) -> None:
+        self._runtimes = runtimes
+        self._check = check
+        self._lock = threading.Lock()
+        self._known: dict[str, tuple[int, int]] = {}
+
+    def __call__(self, model: ResolvedModel) -> int:
+        """Return the bytes *model* will need.
+
+        Raises:
+            UnknownRuntime: no plugin offers its runtime.
+            ModelMissing, ModelBroken: it cannot be loaded.
+
+        """
+        runtime = self._runtimes().get(model.runtime)
+        if runtime is None:
+            raise UnknownRuntime(f"No loaded plugin offers the runtime {model.runtime!r}.", runtime=model.runtime)
+        version = _version(model.path)
+        with self._lock:
+            known = self._known.get(model.key)
+        if known is not None and known[0] == version:
+            return known[1]
+        self._check(model.path)
+        try:
+            need = runtime.estimate(model.path, model.options).total
+        except MlxdError:
+            raise
+        except Exception as error:  # a plugin may raise anything, and an option may be of any type
+            raise ModelBroken(f"{model.ref} could not be estimated: {error}", model=model.ref) from error
+        with self._lock:
+            self._known[model.key] = (version, need)
+        return need
+
+
+def _version(folder: Path) -> int:
+    """Return what changes when files of *folder* are added, replaced or removed, or its configuration is edited."""
+    newest = 0
+    for path in (folder, folder / "config.json"):
+        if path.exists():
+            newest = max(newest, path.stat().st_mtime_ns)
+    return newest

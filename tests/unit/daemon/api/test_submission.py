@@ -1,0 +1,32 @@
+"""What a submitter may send."""
+
+import pytest
+from pydantic import ValidationError
+
+from daemon.api.submission import MAX_DEPTH, Submission, check_json
+from jobs.model import NewJob
+
+
+def nested(levels):
+    value = "x"
+    for _ in range(levels):
+        value = [value]
+    return value
+
+
+def test_a_submission_becomes_a_new_job():
+    """What is sound comes out as the plain value, equal to one made directly."""
+    said = {"task": "generate", "params": {"prompt": "ü", "n": [1, 2.5, None, True]}, "lane": "batch", "priority": 3}
+    assert Submission.model_validate(said).new_job() == NewJob.model_validate(said)
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf"), "\ud800", {"\udfff": 1}, nested(MAX_DEPTH)])
+def test_what_json_should_not_carry_is_refused(bad):
+    """No NaN, no half characters (in keys neither), no bottomless nesting."""
+    with pytest.raises(ValidationError):
+        Submission.model_validate({"task": "generate", "params": {"x": bad}})
+
+
+def test_reasonable_nesting_is_fine():
+    """A schema of ordinary depth passes."""
+    check_json(nested(MAX_DEPTH - 2))
