@@ -198,23 +198,22 @@ def quantize(name: str, weights: dict[str, mx.array]) -> None:
     weights[f"{name}.biases"] = biases
 
 
-def export(model: Trainee, preset: Preset, vocabulary: Vocabulary, folder: Path) -> None:
-    """Write the model over Whisper's whole vocabulary: 8-bit matrices, fp16 else."""
-    folder.mkdir(parents=True, exist_ok=True)
-    weights = {
-        name: value.astype(mx.float16)
-        for name, value in tree_flatten(model.whisper.parameters())
+def parameters(whisper: Whisper) -> dict[str, mx.array]:
+    """Give the parameters that are stored."""
+    return {
+        name: value
+        for name, value in tree_flatten(whisper.parameters())
         if not name.startswith("encoder._") and "_mask" not in name and name != "alignment_heads"
     }
-    table = np.zeros((FULL_VOCABULARY, preset.width), np.float16)
-    table[:, 0] = UNUSED
-    table[list(vocabulary.used)] = np.array(weights["decoder.token_embedding.weight"])[:-1]
-    weights["decoder.token_embedding.weight"] = mx.array(table)
-    for name, module in model.whisper.named_modules():
-        if isinstance(module, nn.Linear | nn.Embedding):
-            quantize(name, weights)
-    weights["alignment_heads"] = mx.array(WATCHED_HEADS, mx.int32)
-    mx.save_safetensors(str(folder / "weights.safetensors"), weights, {"format": "mlx"})
+
+
+def write(weights: dict[str, mx.array], preset: Preset, folder: Path) -> None:
+    """Write a model folder: the vocabulary in 8 bits, which is most of it, and everything else in fp16."""
+    folder.mkdir(parents=True, exist_ok=True)
+    stored = {name: value.astype(mx.float16) for name, value in weights.items()}
+    quantize("decoder.token_embedding", stored)
+    stored["alignment_heads"] = mx.array(WATCHED_HEADS, mx.int32)
+    mx.save_safetensors(str(folder / "weights.safetensors"), stored, {"format": "mlx"})
     config = {
         "model_type": "whisper",
         **vars(dimensions(preset, FULL_VOCABULARY)),
@@ -223,10 +222,25 @@ def export(model: Trainee, preset: Preset, vocabulary: Vocabulary, folder: Path)
     (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n")
 
 
+def export(model: Trainee, preset: Preset, vocabulary: Vocabulary, folder: Path) -> None:
+    """Write the model over Whisper's whole vocabulary."""
+    weights = parameters(model.whisper)
+    table = np.zeros((FULL_VOCABULARY, preset.width), np.float32)
+    table[:, 0] = UNUSED
+    table[list(vocabulary.used)] = np.array(weights["decoder.token_embedding.weight"])[:-1]
+    weights["decoder.token_embedding.weight"] = mx.array(table)
+    write(weights, preset, folder)
+
+
+def average(folders: list[Path], preset: Preset, folder: Path) -> None:
+    """Write the mean of models that were trained from the same start."""
+    models = [parameters(plain(load_model(str(each), mx.float32))) for each in folders]
+    write({name: sum(m[name] for m in models) / len(models) for name in models[0]}, preset, folder)
+
+
 def resume(model: Trainee, folder: Path, vocabulary: Vocabulary) -> None:
     """Go on from an exported model; tokens it did not have keep their fresh rows."""
-    weights = dict(tree_flatten(plain(load_model(str(folder), mx.float32)).parameters()))
-    weights.pop("alignment_heads")
+    weights = parameters(plain(load_model(str(folder), mx.float32)))
     rows = weights["decoder.token_embedding.weight"][mx.array(vocabulary.used)]
     fresh = model.whisper.decoder.token_embedding.weight
     known = rows[:, :1] > UNUSED / 2
@@ -323,6 +337,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--encoder-layers", type=int)
     parser.add_argument("--workers", type=int, default=os.cpu_count() or 1)
     parser.add_argument("--start", type=Path, help="go on from this model folder")
+    parser.add_argument("--average", type=Path, nargs="+", help="train nothing: write the mean of these models")
     parser.add_argument("--save-every", type=float, default=5.0, help="minutes")
     return parser.parse_args()
 
@@ -340,6 +355,9 @@ def main() -> None:
     """Synthesise, train, export."""
     arguments = _arguments()
     preset = _preset(arguments)
+    if arguments.average:
+        average(arguments.average, preset, arguments.output)
+        return
     started = time.monotonic()
     # The workers share the cores already: threads inside each would only get in the way.
     os.environ.update({"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"})
