@@ -14,10 +14,11 @@ import signal
 import subprocess
 import sys
 import tempfile
+import textwrap
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
@@ -54,6 +55,8 @@ class Stage:
 
     home: Path
     say: Callable[[str], None]
+    #: What was done, and how many seconds it took.
+    took: list[tuple[str, float]] = field(default_factory=list)
 
     @property
     def environ(self) -> dict[str, str]:
@@ -70,13 +73,19 @@ class Stage:
             raise DemoFailed(f"`mlxd {' '.join(arguments)}` ended with {done.returncode}: {done.stderr.strip()}")
         return done.stdout
 
+    def show(self, label: str, text: str) -> None:
+        """Say what came out, a line under the other."""
+        self.say(textwrap.indent(text, " " * 12).replace(" " * 12, f"  {label + ':':<10}", 1))
+
     @contextmanager
     def step(self, sentence: str) -> Iterator[None]:
         """Say what happens and how long it took."""
         self.say(f"\n▸ {sentence}")
         started = time.monotonic()
         yield
-        self.say(f"  ({time.monotonic() - started:.2f} s)")
+        seconds = time.monotonic() - started
+        self.took.append((sentence, seconds))
+        self.say(f"  took {seconds:.2f} s")
 
 
 def main(*, keep: Path | None = None, say: Callable[[str], None] = print) -> int:
@@ -88,6 +97,9 @@ def main(*, keep: Path | None = None, say: Callable[[str], None] = print) -> int
     samples = importlib.resources.files("plugins") / "demo_models" / "samples"
     with importlib.resources.as_file(samples) as folder:
         _play(stage, folder)
+    say("\nHow long it took:")
+    for sentence, seconds in stage.took:
+        say(f"  {seconds:6.2f} s  {sentence}")
     say(f"\nAll of it worked. Look around in {home}: inbox/ (memo and results), prompts-out/, logs/, state/.")
     say(f"Delete it with: rm -r {home}")
     return 0
@@ -143,8 +155,8 @@ def _memo(stage: Stage, samples: Path) -> None:
             _drop(samples / "memo.flac", stage.home / "inbox" / name, marker=name.encode() if "again" in name else b"")
             job = _wait_for_file_job(stage, name)
         transcript = _read_output(job, ".transcript.txt")
-        stage.say(f"  heard:   {transcript}")
-        stage.say("  to do:   " + _read_output(job, ".actions.txt").replace("\n", "\n           "))
+        stage.show("heard", transcript)
+        stage.show("to do", _read_output(job, ".actions.txt"))
         # The transcript has a line for each segment, the expected text none: the words are what must be right.
         if transcript.split() != expected.split():
             raise DemoFailed(f"The transcript should have been: {expected!r}")
@@ -184,17 +196,19 @@ def _folder_of_prompts(stage: Stage, samples: Path) -> None:
     with stage.step(f"A folder of {len(prompts)} prompts: mlxd submit batch prompts --output prompts-out --wait"):
         stage.mlxd("submit", "batch", str(folder), "--output", str(out), "--wait", "--json")
     manifest = json.loads(next(out.rglob("*manifest.json")).read_text(encoding="utf-8"))
-    done = [item for item in manifest["items"] if item["status"] == "done"]
-    stage.say(f"  {len(done)} of {len(prompts)} answered, results and manifest in {out}")
-    if len(done) != len(prompts):
+    texts = [path.read_text(encoding="utf-8").strip() for path in out.glob("*.out.txt")]
+    expected = {path.read_text(encoding="utf-8").strip() for path in (samples / "expected").iterdir()}
+    right = sum(text in expected for text in texts)
+    stage.say(f"  {len(texts)} of {len(prompts)} answered, {right} just as expected; results and manifest in {out}")
+    if len(texts) != len(prompts) or len(manifest["items"]) != len(prompts):
         raise DemoFailed("The folder is not complete.")
 
 
 def _prompts_over_the_socket(stage: Stage) -> None:
     prompt = "List the action items:\nRemind me to call Anna on Friday at 3 pm."
-    with stage.step("A prompt over the socket: mlxd submit generate --prompt ... --wait"):
+    with stage.step("A prompt over the socket: mlxd submit generate --prompt ... --wait (warm)"):
         answer = stage.mlxd("submit", "generate", "--prompt", prompt, "--wait").strip()
-    stage.say(f"  {answer}")
+    stage.show("answer", answer)
     if not answer:
         raise DemoFailed("There was no answer.")
 

@@ -207,18 +207,14 @@ def parameters(whisper: Whisper) -> dict[str, mx.array]:
     }
 
 
-def write(weights: dict[str, mx.array], preset: Preset, folder: Path) -> None:
+def write(weights: dict[str, mx.array], shape: ModelDimensions, folder: Path) -> None:
     """Write a model folder: the vocabulary in 8 bits, which is most of it, and everything else in fp16."""
     folder.mkdir(parents=True, exist_ok=True)
     stored = {name: value.astype(mx.float16) for name, value in weights.items()}
     quantize("decoder.token_embedding", stored)
     stored["alignment_heads"] = mx.array(WATCHED_HEADS, mx.int32)
     mx.save_safetensors(str(folder / "weights.safetensors"), stored, {"format": "mlx"})
-    config = {
-        "model_type": "whisper",
-        **vars(dimensions(preset, FULL_VOCABULARY)),
-        "quantization": QUANTIZATION,
-    }
+    config = {"model_type": "whisper", **vars(shape), "quantization": QUANTIZATION}
     (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n")
 
 
@@ -229,13 +225,15 @@ def export(model: Trainee, preset: Preset, vocabulary: Vocabulary, folder: Path)
     table[:, 0] = UNUSED
     table[list(vocabulary.used)] = np.array(weights["decoder.token_embedding.weight"])[:-1]
     weights["decoder.token_embedding.weight"] = mx.array(table)
-    write(weights, preset, folder)
+    write(weights, dimensions(preset, FULL_VOCABULARY), folder)
 
 
-def average(folders: list[Path], preset: Preset, folder: Path) -> None:
+def average(folders: list[Path], folder: Path) -> None:
     """Write the mean of models that were trained from the same start."""
-    models = [parameters(plain(load_model(str(each), mx.float32))) for each in folders]
-    write({name: sum(m[name] for m in models) / len(models) for name in models[0]}, preset, folder)
+    models = [plain(load_model(str(each), mx.float32)) for each in folders]
+    stored = [parameters(model) for model in models]
+    mean = {name: sum(weights[name] for weights in stored) / len(stored) for name in stored[0]}
+    write(mean, models[0].dims, folder)
 
 
 def resume(model: Trainee, folder: Path, vocabulary: Vocabulary) -> None:
@@ -356,7 +354,7 @@ def main() -> None:
     arguments = _arguments()
     preset = _preset(arguments)
     if arguments.average:
-        average(arguments.average, preset, arguments.output)
+        average(arguments.average, arguments.output)
         return
     started = time.monotonic()
     # The workers share the cores already: threads inside each would only get in the way.
