@@ -140,7 +140,7 @@ def soil(clip: Floats, number: int) -> Floats:
     return dirty(audio, rng, snr=snr, gain_db=rng.uniform(-20, 6))
 
 
-def read_many(model: Whisper, clips: list[Floats], batch: int = 16) -> list[str]:
+def read_many(model: Whisper, clips: list[Floats], batch: int = 8) -> list[str]:
     """Decode single-window clips, several at a time."""
     texts = []
     for first in range(0, len(clips), batch):
