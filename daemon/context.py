@@ -46,6 +46,10 @@ class Lease(Protocol):
     def info(self) -> Mapping[str, Any]:
         """What the runtime said when it had loaded."""
 
+    @property
+    def ref(self) -> str:
+        """The reference it was resolved from: the job's, or the configured default."""
+
     def release(self) -> None:
         """Give the model back."""
 
@@ -136,7 +140,8 @@ class _Handle:
     """A leased model as tasks see it."""
 
     def __init__(self, lease: Lease, stop: Stop) -> None:
-        self.info: Mapping[str, Any] = lease.info
+        # What people call the model, whichever way it was asked for.
+        self.info: Mapping[str, Any] = {**lease.info, "ref": lease.ref}
         self._engine = lease.engine
         self._stop = stop
 

@@ -31,7 +31,7 @@ from daemon.views import (
 )
 from jobs.errors import LedgerUnavailable, QueueFull
 from jobs.ledger import Ledger
-from jobs.model import Job, Lane, NewJob, Placement, Source, State
+from jobs.model import Job, Lane, NewJob, Source, State
 from plugins.manager import PluginManager
 
 
@@ -177,8 +177,9 @@ class Service:
         return self._models.unload(ref)
 
     def pull(self, ref: str) -> Job:
-        """Submit the job that fetches a model to this machine."""
-        return self.submit(NewJob(task=PULL, params={"model": ref}, placement=Placement()))[0]
+        """Submit the job that fetches a model, or what an alias stands for, to this machine."""
+        alias = self._config().models.get(ref)
+        return self.submit(NewJob(task=PULL, params={"model": alias.path if alias else ref}))[0]
 
     def folders(self) -> list[FolderStatus]:
         """Return the watched folders."""

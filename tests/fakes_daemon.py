@@ -95,6 +95,7 @@ class FakeModels:
         self.requests: list[Mapping[str, Any]] = []
         self.submitted = threading.Event()
         self.info: Mapping[str, Any] = {"fake": True}
+        self.ref = "fake"
 
     def acquire(
         self, ref: str | None, runtime: str, *, lane: Lane, cancelled: Any = None, on_progress: Any = None

@@ -118,8 +118,6 @@ class RunnerConfig(Frozen):
     silence_timeout_s: Seconds = 300.0
     #: Runner deaths after which a job is quarantined.
     max_crashes: Count = 3
-    #: Keep one started, empty runner ready: faster first loads, about 150 MB more memory.
-    spare: Switch = False
     #: Environment variables for runners.
     env: dict[str, str] = Field(default_factory=dict)
 

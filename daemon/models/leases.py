@@ -61,7 +61,9 @@ class LaneEngine:
 class Lease:
     """A model that stays resident until `release`; a context manager."""
 
-    def __init__(self, engine: EngineLike, *, lane: Lane, give_back: Callable[[], None]) -> None:
+    def __init__(self, engine: EngineLike, *, ref: str, lane: Lane, give_back: Callable[[], None]) -> None:
+        #: The reference the model was resolved from.
+        self.ref = ref
         self.engine = LaneEngine(engine, lane)
         #: What the runtime said when it had loaded the model.
         self.info: Mapping[str, Any] = engine.info

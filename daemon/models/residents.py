@@ -148,7 +148,7 @@ class Residents:
         self._line.remove(waiter)
         engine = model.engine
         give_back = lambda: self._post(lambda: self._given_back(model))  # noqa: E731 - bound to this very model
-        waiter.grant(Lease(engine, lane=waiter.lane, give_back=give_back))
+        waiter.grant(Lease(engine, ref=waiter.model.ref, lane=waiter.lane, give_back=give_back))
 
     def _load(self, waiter: Waiter, need: int) -> None:
         resolved = waiter.model

@@ -25,6 +25,7 @@ class Lease:
     def __init__(self, model: FakeModel) -> None:
         self.engine = model
         self.info = model.info
+        self.ref = "fake"
 
     def release(self) -> None:
         """Nothing to give back."""

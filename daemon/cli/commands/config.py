@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from daemon.cli.console import Exit, note, write, write_json
 from daemon.cli.main import Session
+
+if TYPE_CHECKING:
+    from daemon.config.model import Config
 
 
 @click.group(short_help="Check or show the configuration.")
@@ -26,27 +31,49 @@ def check(session: Session, /, *, file: Path | None, as_json: bool) -> int:
 
     path = file or session.home.config
     try:
-        load(path, home=session.home)
+        loaded = load(path, home=session.home)
     except ConfigError as error:
         if not as_json:
             raise
         write_json({"ok": False, "path": str(path), "message": error.message, **error.facts})
         return Exit.FAILED
+    warnings = _warnings(session, loaded)
     if as_json:
-        write_json({"ok": True, "path": str(path), "exists": path.exists()})
-    elif path.exists():
+        write_json({"ok": True, "path": str(path), "exists": path.exists(), "warnings": warnings})
+        return Exit.OK
+    for warning in warnings:
+        note(f"{path}: {warning}")
+    if path.exists():
         note(f"{path} is in order.")
     else:
         note(f"There is no {path}: the defaults apply.")
     return Exit.OK
 
 
+def _warnings(session: Session, config: Config) -> list[str]:
+    """Return what is no mistake of the file, but will not work with the plugins that are here now."""
+    from daemon.config.check import unknown_names
+    from plugins.manager import PluginManager
+
+    plugins = PluginManager(
+        files=session.home.plugins, entry_points=config.plugins.entry_points, disabled=config.plugins.disabled
+    )
+    plugins.load()
+    return unknown_names(config, tasks=plugins.tasks, runtimes=plugins.runtimes)
+
+
 @config.command()
 @click.option("--running", is_flag=True, help="What the daemon uses, instead of what the file says.")
+@click.option("--origins", is_flag=True, help="Only the keys that are set, and by which file or variable.")
+@click.option("--json", "as_json", is_flag=True, help="The same: it is always JSON.")
 @click.pass_obj
-def show(session: Session, /, *, running: bool) -> int:
+def show(session: Session, /, *, running: bool, origins: bool, as_json: bool) -> int:  # noqa: ARG001 - for symmetry
     """Print the whole configuration, defaults included, as JSON."""
-    if running:
+    if origins:
+        from daemon.config import check as checks
+
+        write_json(checks.origins(session.home.config, os.environ))
+    elif running:
         from daemon.cli.transport import Transport
 
         write_json(Transport(session.home.socket).ask("GET", "/v1/config"))

@@ -13,10 +13,11 @@ _PATIENCE = 300.0
 
 
 @click.group(invoke_without_command=True, short_help="List the watched folders, or look through them now.")
+@click.option("--json", "as_json", is_flag=True, help="Without a command: print a JSON list.")
 @click.pass_context
-def folders(ctx: click.Context) -> int | None:
+def folders(ctx: click.Context, *, as_json: bool) -> int | None:
     """List the watched folders, or look through them now; without a command, list them."""
-    return ctx.invoke(list_folders) if ctx.invoked_subcommand is None else None
+    return ctx.invoke(list_folders, as_json=as_json) if ctx.invoked_subcommand is None else None
 
 
 @folders.command("list")

@@ -13,10 +13,11 @@ _LOADING = 3600.0
 
 
 @click.group(invoke_without_command=True, short_help="List, load, unload and fetch models.")
+@click.option("--json", "as_json", is_flag=True, help="Without a command: print a JSON list.")
 @click.pass_context
-def models(ctx: click.Context) -> int | None:
+def models(ctx: click.Context, *, as_json: bool) -> int | None:
     """List, load, unload and fetch models; without a command, list them."""
-    return ctx.invoke(list_models) if ctx.invoked_subcommand is None else None
+    return ctx.invoke(list_models, as_json=as_json) if ctx.invoked_subcommand is None else None
 
 
 @models.command("list")

@@ -149,7 +149,7 @@ def test_one_call_of_many_can_be_cancelled(tmp_path: Path) -> None:
             first.result()
         assert second.result() == {"text": "b"}
     ctx.check()
-    assert model.info == {"fake": True}
+    assert model.info == {"fake": True, "ref": "fake"}
     bench.close()
 
 

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from fakes_daemon import Bench, FunctionTask
 
-from daemon.config.model import Config, QueueConfig
+from daemon.config.model import Config, ModelConfig, QueueConfig
 from daemon.dispatcher import Dispatcher
 from daemon.paths import find_home
 from daemon.service import Service
@@ -188,6 +188,8 @@ def test_models_pull_is_a_job(desk: Desk) -> None:
     assert desk.service.unload("m")
     job = desk.service.pull("org/name")
     assert (job.task, job.params) == ("pull", {"model": "org/name"})
+    desk.config[0] = Config(models={"writer": ModelConfig(path="org/writer")})
+    assert desk.service.pull("writer").params == {"model": "org/writer"}, "an alias stands for its model"
     assert [model.ref for model in desk.service.models()] == ["m"]
 
 
