@@ -1,7 +1,7 @@
 """Train mlxd-demo-whisper, a tiny Whisper for spoken memos, from synthetic speech.
 
     python demo/train_whisper.py --preset gpu         an accelerator, about 15 minutes
-    python demo/train_whisper.py                      a CPU, under an hour: it runs, too short for the target by estimate
+    python demo/train_whisper.py                      a CPU, under an hour: too short for the target, by estimate
 
 Besides the usual next-token loss there are two that only training knows: the encoder names the
 phoneme of every frame, and two heads of the last decoder layer look at the word being written.
