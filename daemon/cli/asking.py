@@ -92,6 +92,17 @@ def build(asked: Asked, *, cache: Path, waiting: bool) -> dict[str, Any]:
     }
 
 
+def takes_recording(asked: Asked) -> bool:
+    """Tell whether `build` will put a recording from standard input down."""
+    return asked.input == _STDIN and asked.task in _RECORDINGS
+
+
+def forget(body: dict[str, Any]) -> None:
+    """Remove the recording that was put down for a job nobody took."""
+    if spooled := body["placement"].get("input"):
+        Path(spooled).unlink(missing_ok=True)
+
+
 def _lane(task: str, *, waiting: bool) -> str:
     if task == "batch":
         return "batch"

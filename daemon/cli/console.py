@@ -98,6 +98,28 @@ def write_json(value: Any) -> None:
     sys.stdout.flush()
 
 
+def is_text(text: str) -> bool:
+    """Tell whether *text* can be written down; what the system calls a name may be any bytes."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def legible(text: str) -> str:
+    """Return *text* with the bytes that are no characters as they are written in a shell."""
+    return os.fsencode(text).decode(errors="backslashreplace")
+
+
 def absolute(path: str) -> Path:
-    """Return *path* as the daemon, which runs elsewhere, has to be told it."""
-    return Path(os.path.abspath(Path(path).expanduser()))  # noqa: PTH100 - `resolve` would follow the person's links
+    """Return *path* as the daemon, which runs elsewhere, has to be told it.
+
+    Raises:
+        InvalidInput: a folder above has a name that cannot be told.
+
+    """
+    found = os.path.abspath(Path(path).expanduser())  # noqa: PTH100 - `resolve` would follow the person's links
+    if not is_text(found):
+        raise errors.InvalidInput(f"The path {legible(found)} is not valid UTF-8. Rename that folder.")
+    return Path(found)

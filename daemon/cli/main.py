@@ -12,7 +12,7 @@ from typing import Any, Final
 
 import click
 
-from daemon.cli.console import EXIT_STATUSES, Exit, complain, exit_for_error
+from daemon.cli.console import EXIT_STATUSES, Exit, complain, exit_for_error, is_text, legible
 from daemon.paths import Home, find_home
 from jobs.errors import MlxdError
 
@@ -92,6 +92,7 @@ def main() -> None:
 def run(arguments: Sequence[str]) -> int:
     """Run the command line *arguments* and return the exit status; whatever goes wrong is one plain sentence."""
     try:
+        _refuse_what_is_no_text(arguments)
         status: Any = mlxd.main(args=list(arguments), prog_name="mlxd", standalone_mode=False)
     except click.ClickException as error:
         error.show()
@@ -108,3 +109,10 @@ def run(arguments: Sequence[str]) -> int:
         complain(f"{error.filename}: {error.strerror}." if error.filename else f"{error.strerror or error}.")
         return Exit.FAILED
     return int(status) if isinstance(status, int) else Exit.OK
+
+
+def _refuse_what_is_no_text(arguments: Sequence[str]) -> None:
+    """Raise `click.UsageError` for an argument that JSON cannot carry: on Linux a file's name may be any bytes."""
+    for argument in arguments:
+        if not is_text(argument):
+            raise click.UsageError(f"{legible(argument)} is not valid UTF-8. Rename the file, or retype the text.")

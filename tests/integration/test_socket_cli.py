@@ -14,7 +14,8 @@ from fakes_socket import FakeService, serving
 from daemon.cli import main as cli
 from daemon.cli import waiting
 from daemon.cli.console import EXIT_STATUSES, Exit
-from jobs.errors import InvalidParams, MlxdError, QueueFull
+from daemon.paths import find_home
+from jobs.errors import DaemonUnreachable, InvalidParams, MlxdError, QueueFull
 from jobs.model import ErrorInfo, OutputFile, Progress, State
 
 PATIENCE = 20
@@ -158,6 +159,38 @@ def test_refusals(mlxd, service):
         assert err
 
 
+@pytest.mark.parametrize("command", [("show",), ("models", "load"), ("submit", "generate"), ("--home",)])
+def test_an_argument_that_is_no_text_is_named(mlxd, command):
+    """On Linux a name may be any bytes; JSON carries none that are no characters, and the person hears which it was."""
+    status, out, err = mlxd(*command, "bad\udcff.txt")
+    assert (status, out) == (2, "")
+    assert "bad\\xff.txt is not valid UTF-8" in err
+
+
+def test_a_refused_recording_leaves_nothing_behind(mlxd, service, monkeypatch):
+    """What was put down from standard input goes when the daemon refuses, and is kept when it may have accepted."""
+    for refusal, left in ((QueueFull("Too many."), 0), (DaemonUnreachable("It broke off."), 1)):
+
+        def refuse(_new, refusal=refusal):
+            raise refusal
+
+        monkeypatch.setattr(service, "submit", refuse)
+        monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(b"RIFF")))
+        assert mlxd("submit", "transcribe", "-")[0] in (3, 4)
+        assert len(list((find_home().cache / "stdin").iterdir())) == left
+
+
+def test_a_recording_is_not_put_down_for_nobody(monkeypatch, tmp_path, capsys):
+    """Without a daemon standard input is not read at all."""
+    stdin = io.TextIOWrapper(io.BytesIO(b"RIFF"))
+    monkeypatch.setattr("sys.stdin", stdin)
+    monkeypatch.setenv("MLXD_HOME", str(tmp_path / "h"))
+    assert cli.run(["submit", "transcribe", "-"]) == 3
+    assert "mlxd run" in capsys.readouterr().err
+    assert stdin.buffer.tell() == 0
+    assert not list(tmp_path.rglob("stdin-*"))
+
+
 def test_without_a_daemon(monkeypatch, tmp_path, capsys):
     """3, and the sentence says how to start one."""
     for command in (["submit", "generate", "a b"], ["jobs"], ["models"], ["status"], ["cancel", "x"], ["stop"]):
@@ -257,13 +290,13 @@ def test_logs(mlxd, monkeypatch):
     """The end of the log, for people and as it is; there may be none yet."""
     assert "no log yet" in mlxd("logs")[2]
     from daemon.log import log_file
-    from daemon.paths import find_home
 
     path = log_file(find_home())
     path.parent.mkdir()
     record = {"time": "2026-01-01T00:00:00Z", "level": "INFO", "message": "Started.", "job": "abc"}
     path.write_text(json.dumps(record) + "\n" + json.dumps({**record, "job": "other"}) + "\n")
     assert "Started." in mlxd("logs", "abc")[1]
+    assert "says nothing about nobody" in mlxd("logs", "nobody")[2]
     assert json.loads(mlxd("logs", "abc", "--json")[1]) == record
     monkeypatch.setattr("daemon.cli.tailing.follow", lambda *_args, **_kwargs: iter(["more"]))
     assert mlxd("logs", "-f", "-n", "0")[1] == "more\n"

@@ -25,7 +25,10 @@ def logs(session: Session, /, *, job: str | None, lines: int, follow: bool, as_j
     if not path.exists() and not follow:
         note(f"There is no log yet at {path}.")
         return Exit.OK
+    past = tailing.tail(path, lines, about=job or "")
+    if job and not past:
+        note(f"The log {path} says nothing about {job}.")
     more = tailing.follow(path, about=job or "") if follow else iter(())
-    for line in itertools.chain(tailing.tail(path, lines, about=job or ""), more):
+    for line in itertools.chain(past, more):
         write(line if as_json else render(line))
     return Exit.OK

@@ -6,10 +6,11 @@ from typing import Any
 
 import click
 
-from daemon.cli.asking import Asked, build
+from daemon.cli.asking import Asked, build, forget, takes_recording
 from daemon.cli.console import Exit, write, write_json
 from daemon.cli.main import Session
 from daemon.cli.transport import Transport
+from jobs.errors import DaemonUnreachable, MlxdError
 
 _EXAMPLES = """
 \b
@@ -58,8 +59,16 @@ def submit(session: Session, /, *, as_json: bool, timeout: float | None, **optio
     """
     asked = Asked(**{name: options[name] for name in Asked.names()})
     transport = Transport(session.home.socket)
+    if takes_recording(asked):
+        transport.ask("GET", "/v1/health")  # before a long recording is put down for nobody
     body = build(asked, cache=session.home.cache, waiting=options["wait"] or options["follow"])
-    job = transport.ask("POST", "/v1/jobs", body=body)
+    try:
+        job = transport.ask("POST", "/v1/jobs", body=body)
+    except DaemonUnreachable:  # it may have been accepted all the same
+        raise
+    except MlxdError:
+        forget(body)
+        raise
     if options["wait"] or options["follow"] or timeout is not None:
         from daemon.cli.waiting import finish
 

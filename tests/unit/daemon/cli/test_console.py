@@ -73,3 +73,10 @@ def test_paths_are_made_absolute(monkeypatch, tmp_path):
     assert absolute("a/../b") == tmp_path / "b"
     assert str(absolute("~/b")) == "/home/x/b"
     assert absolute("link") == tmp_path / "link"
+
+
+def test_a_path_that_is_no_text_is_refused(monkeypatch, tmp_path):
+    """A folder above may have a name of any bytes; the daemon could not be told it."""
+    monkeypatch.setattr("os.getcwd", lambda: f"{tmp_path}/odd\udcff")
+    with pytest.raises(errors.InvalidInput, match=r"odd\\xff/a is not valid UTF-8"):
+        absolute("a")
