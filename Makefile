@@ -63,7 +63,7 @@ wheel: $(ENV) ## build the wheel, install it elsewhere, and run the fast tests a
 	@cd build/wheel/elsewhere && ../venv/bin/python -I -c 'import daemon, sys; \
 		sys.exit(None if "site-packages" in daemon.__file__ else f"not the wheel: {daemon.__file__}")'
 	cd build/wheel/elsewhere && $(TESTING) ../venv/bin/python -Im pytest -c $(ROOT)/pyproject.toml --rootdir $(ROOT) \
-		-p no:cacheprovider -m "not models and not slow" $(ARGS) $(ROOT)/tests
+		-p no:cacheprovider -m "not models and not slow" $(ARGS) $(ROOT)/tests/unit $(ROOT)/tests/test_contract_*.py
 
 bench: $(ENV) ## measure warm against cold, latency, memory and wake-ups (about 10 minutes)
 	@echo "==> Measuring. Close what else is busy: the figures are ratios of runs taken in turn, but still."
