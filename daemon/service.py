@@ -216,7 +216,7 @@ class Service:
 
     def health(self) -> Health:
         """Return the daemon at a glance; answers also while the ledger does not."""
-        problems = [self.config_problem, self._dispatcher.problem, *self._folder_problems()]
+        problems = [self.config_problem, self._dispatcher.problem, self._ledger.problem, *self._folder_problems()]
         problems += [
             f"plugin {one.name}: {one.problem}" for one in self._plugins.status() if one.problem and one.enabled
         ]

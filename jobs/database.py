@@ -67,6 +67,10 @@ class Database:
         self._lock = threading.Lock()
         self._writers: dict[bool, Connection] = {}
         self._closed = False
+        #: Device and inode of the file, once it is there.
+        self._file: tuple[int, int] | None = None
+        #: Why the last write failed, None since one succeeded.
+        self.problem: str | None = None
         self._engine: Engine = create_engine(
             "sqlite://",
             creator=self._open,
@@ -100,7 +104,8 @@ class Database:
             LedgerUnavailable: it could not be written, and nothing was.
 
         """
-        with self._lock, self._translated():
+        with self._lock, self._remembered(), self._translated():
+            self._require_same_file()
             connection = self._writer(durable=durable)
             try:
                 connection.exec_driver_sql("BEGIN IMMEDIATE")
@@ -116,6 +121,7 @@ class Database:
         with self._translated():
             if self._closed:
                 raise self._gone()
+            self._require_same_file()
             with self._engine.connect() as connection:
                 yield connection
 
@@ -125,6 +131,7 @@ class Database:
             # SQLite's own files beside it inherit the mode.
             os.close(os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
             self._path.chmod(0o600)
+            self._file = _identity(self._path)
         except OSError as error:
             raise LedgerUnavailable(
                 f"The ledger {self._path} cannot be opened: {error.strerror}. Check the folder and its permissions.",
@@ -171,6 +178,25 @@ class Database:
     def _gone(self) -> LedgerUnavailable:
         return LedgerUnavailable("The ledger is closed: mlxd is stopping.", path=str(self._path))
 
+    def _require_same_file(self) -> None:
+        """Refuse to go on with a file that nobody will find again: what it takes would be lost at the next start."""
+        if _identity(self._path) != self._file:
+            raise LedgerUnavailable(
+                f"The ledger {self._path} was deleted, moved or replaced while mlxd runs. "
+                "Put it back, or stop mlxd and start it again. Nothing was accepted.",
+                path=str(self._path),
+            )
+
+    @contextlib.contextmanager
+    def _remembered(self) -> Iterator[None]:
+        """Keep what a write failed of in `problem`."""
+        try:
+            yield
+        except LedgerUnavailable as error:
+            self.problem = error.message
+            raise
+        self.problem = None
+
     @contextlib.contextmanager
     def _translated(self) -> Iterator[None]:
         try:
@@ -186,3 +212,11 @@ class Database:
                 path=str(self._path),
                 sqlite=name,
             ) from error
+
+
+def _identity(path: Path) -> tuple[int, int] | None:
+    try:
+        facts = path.stat()
+    except OSError:
+        return None
+    return facts.st_dev, facts.st_ino

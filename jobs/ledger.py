@@ -52,6 +52,11 @@ class Ledger:
         """Close the file; later calls raise `LedgerUnavailable`."""
         self._db.close()
 
+    @property
+    def problem(self) -> str | None:
+        """Return why the last write failed, None if it did not."""
+        return self._db.problem
+
     # Taking jobs in.
 
     def add(self, new: NewJob, *, limit: int | None = None, seen: tuple[Path, str] | None = None) -> tuple[Job, bool]:

@@ -192,3 +192,32 @@ def test_one_job_goes_to_one_of_many_claimants(ledger: Ledger) -> None:
     with ThreadPoolExecutor(4) as pool:
         taken = [job for part in pool.map(claim_all, range(4)) for job in part]
     assert sorted(taken) == sorted(job.id for job in jobs)
+
+
+@pytest.mark.parametrize("replaced", [False, True])
+def test_a_ledger_taken_away_accepts_nothing(ledger: Ledger, path: Path, *, replaced: bool) -> None:
+    """A job written into a file that has no name any more would be lost at the next start; put back, all goes on."""
+    job = add(ledger)
+    aside = path.with_suffix(".aside")
+    path.rename(aside)
+    if replaced:
+        path.write_bytes(b"")
+    for use in (lambda: add(ledger), lambda: ledger.claim(job.id, "me"), ledger.counts, lambda: ledger.get(job.id)):
+        with pytest.raises(LedgerUnavailable, match="was deleted, moved or replaced"):
+            use()
+    assert not replaced or path.read_bytes() == b""
+    aside.replace(path)
+    assert [add(ledger), job] == ledger.find()
+
+
+def test_the_last_write_is_remembered(ledger: Ledger, disk: Disk) -> None:
+    """While writing fails, reading may go on: `problem` says so until a write succeeds."""
+    assert ledger.problem is None
+    disk.break_commits("SQLITE_FULL", "database or disk is full")
+    with pytest.raises(LedgerUnavailable):
+        add(ledger)
+    assert ledger.counts()[State.QUEUED] == 0
+    assert "the disk is full" in str(ledger.problem)
+    disk.repair()
+    add(ledger)
+    assert ledger.problem is None

@@ -219,6 +219,13 @@ def test_health_survives_the_ledger(desk: Desk) -> None:
     assert desk.service.health().problems == ("config.toml: broken", "disk full")
 
 
+def test_health_tells_of_a_ledger_that_only_reads(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a full disk everything can still be read, but nothing is accepted: that is not well."""
+    monkeypatch.setattr(type(desk.bench.ledger), "problem", "The disk is full.")
+    health = desk.service.health()
+    assert (health.status, health.problems) == (Condition.DEGRADED, ("The disk is full.",))
+
+
 def test_views(desk: Desk) -> None:
     """Tasks have a schema, the configuration and the metrics are shown, shutdown is passed on."""
     assert [task.name for task in desk.service.tasks()] == ["noop", "pull"]
