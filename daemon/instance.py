@@ -28,7 +28,8 @@ class InstanceLock:
             self._file.close()
             raise AlreadyRunning(
                 f"mlxd already runs for this home (process {pid or 'unknown'}, {path.parent}). "
-                "Stop it with `mlxd stop` (or `mlxd service stop`), or set MLXD_HOME to use another home.",
+                "Stop it with `mlxd stop`, `mlxd service stop` or by ending that process, "
+                "or set MLXD_HOME to use another home.",
                 pid=pid,
                 home=str(path.parent),
             ) from error

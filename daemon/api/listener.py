@@ -146,6 +146,8 @@ def _clear(path: Path) -> None:
         try:
             probe.connect(os.fspath(path))
         except FileNotFoundError:
+            if path.is_symlink():  # to nowhere
+                _remove_dead(path)  # raises
             return
         except ConnectionRefusedError:
             _remove_dead(path)

@@ -144,6 +144,14 @@ def test_a_folder_that_cannot_be_made_says_why(folder):
         prepare_folder(folder / "file" / "state")
 
 
+def test_a_link_to_nowhere_is_in_the_way(folder):
+    """A dangling link in the socket's place is named, not followed and not removed."""
+    (folder / "s").symlink_to("/nowhere/at/all")
+    with pytest.raises(ConfigError, match="s is in the way and is no socket"):
+        bind(folder / "s")
+    assert (folder / "s").is_symlink()
+
+
 def test_a_socket_that_cannot_be_bound_says_why(folder):
     """A folder in the place of the socket is named in the error."""
     (folder / "s").mkdir()
