@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
-from typing import Any, Final
+from typing import Any, Final, Self
 
 from pydantic import model_validator
 
@@ -23,6 +23,14 @@ class Submission(NewJob):
         """Refuse what JSON can carry and a database, a file name or an answer cannot."""
         check_json(raw)
         return raw
+
+    @model_validator(mode="after")
+    def _placed(self) -> Self:
+        """Refuse relative paths: the daemon runs elsewhere, and would write or delete where nobody meant."""
+        for path in (self.placement.directory, self.placement.input):
+            if path is not None and not path.is_absolute():
+                raise ValueError(f"placement: {str(path)!r} must be an absolute path")
+        return self
 
     def new_job(self) -> NewJob:
         """Return the plain value."""

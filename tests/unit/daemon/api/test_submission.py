@@ -30,3 +30,11 @@ def test_what_json_should_not_carry_is_refused(bad):
 def test_reasonable_nesting_is_fine():
     """A schema of ordinary depth passes."""
     check_json(nested(MAX_DEPTH - 2))
+
+
+@pytest.mark.parametrize("key", ["directory", "input"])
+def test_places_are_absolute(key):
+    """The daemon runs elsewhere: a relative path would mean another folder to it than to its submitter."""
+    with pytest.raises(ValidationError, match="'notes' must be an absolute path"):
+        Submission.model_validate({"task": "generate", "placement": {key: "notes"}})
+    assert Submission.model_validate({"task": "generate", "placement": {key: "/notes"}}).new_job().task == "generate"
