@@ -202,6 +202,8 @@ class RunContext:
             intend=lambda output: world.ledger.intend(job.id, job.fence, output),
             mine=self._earlier,
         )
+        if job.fence > 1:
+            self._writer.sweep()
         self._pace = _Pace()
         self._pace_lock = threading.Lock()
 

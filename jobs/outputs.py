@@ -55,7 +55,7 @@ class OutputWriter:
         files: Files | None = None,
     ) -> None:
         self._directory = directory.absolute()
-        self._job_id = job_id
+        self._ending = f".{job_id}.mlxd-tmp"
         self._intend = intend
         self._mine = {path: set(contents) for path, contents in mine.items()}
         self._files = files or Files()
@@ -92,6 +92,14 @@ class OutputWriter:
             self._places[wanted] = output.path
             self._written[output.path] = output
             return output
+
+    def sweep(self) -> None:
+        """Remove the temporary files of attempts that died while writing; call it before the first `write`."""
+        for folder in {self._directory, *(path.parent for path in self._mine)}:
+            with contextlib.suppress(OSError):  # not there yet, or not ours to read: nothing was left there
+                for path in folder.iterdir():
+                    if path.name.startswith(".") and path.name.endswith(self._ending):
+                        path.unlink()
 
     @contextlib.contextmanager
     def _folder(self, parts: list[str]) -> Iterator[int]:
@@ -169,5 +177,4 @@ class OutputWriter:
         return None
 
     def _temporary(self, name: str) -> str:
-        ending = f".{self._job_id}.mlxd-tmp"
-        return f".{shortened(name, LONGEST - 1 - len(ending.encode()))}{ending}"
+        return f".{shortened(name, LONGEST - 1 - len(self._ending.encode()))}{self._ending}"

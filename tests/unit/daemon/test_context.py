@@ -54,6 +54,21 @@ def test_outputs_of_earlier_attempts_count(bench: Bench) -> None:
     assert second.outputs == (kept, new)
 
 
+def test_a_new_attempt_clears_up_after_a_dead_one(bench: Bench) -> None:
+    """Half a file that an attempt left when the power went does not stay for ever."""
+    job = claimed(bench)
+    left = context(bench, job).output("x.txt", "1").path.with_name(f".y.txt.{job.id}.mlxd-tmp")
+    left.write_text("half")
+    context(bench, job)
+    assert left.exists()
+    bench.ledger.release(job.id, job.fence)
+    again = bench.ledger.claim(job.id, "me")
+    assert again is not None
+    context(bench, again)
+
+    assert not left.exists()
+
+
 def test_outputs_follow_the_placement(bench: Bench, tmp_path: Path) -> None:
     """A job that names a directory and a stem has them."""
     job = claimed(bench, placement=Placement(directory=tmp_path / "out", stem="memo"))

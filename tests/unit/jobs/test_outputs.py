@@ -271,3 +271,15 @@ def test_the_longest_name_still_has_room_for_its_temporary_one(tmp_path: Path, b
     assert book.writer(tmp_path).write(name, "x").path.name == name
     (tmp_path / name).write_text("edited")
     assert len(book.writer(tmp_path).write(name, "y").path.name) == 255
+
+
+def test_what_a_dead_attempt_was_writing_is_swept(tmp_path: Path, book: Book) -> None:
+    """Its temporary files go, in every folder it wrote to, also if the new attempt writes other names; no others do."""
+    book.writer(tmp_path).write("items/a.txt", "a")
+    for name in (".b.txt.job1234567.mlxd-tmp", "items/.c.txt.job1234567.mlxd-tmp", ".d.txt.another123.mlxd-tmp"):
+        (tmp_path / name).write_text("half")
+    (tmp_path / "mine.job1234567.mlxd-tmp").write_text("a person's")
+    book.writer(tmp_path).sweep()
+    assert names(tmp_path) == [".d.txt.another123.mlxd-tmp", "items/a.txt", "mine.job1234567.mlxd-tmp"]
+    book.writer(tmp_path / "not" / "there").sweep()
+    assert not (tmp_path / "not").exists()
