@@ -70,7 +70,11 @@ class _Teller:
 
     def _run(self) -> None:
         while not self._over.wait(_EVERY_S):
-            self._tell()
+            try:
+                self._tell()
+            except OSError:
+                # The daemon is dead, and its next one will start another child: two must not fetch the same.
+                os._exit(1)
 
     def _tell(self) -> None:
         _tell(self._out, {"done": min(_size(self._folder), self._total), "total": self._total})

@@ -162,6 +162,25 @@ def test_the_child_tells_about_once_a_second(tmp_path, monkeypatch):
     assert len(said(out)) == count
 
 
+def test_the_child_ends_with_its_daemon(tmp_path, monkeypatch):
+    """When nobody hears it any more, the download ends at once, not when it is complete."""
+
+    class Deaf(io.StringIO):
+        def write(self, _text):
+            raise BrokenPipeError
+
+    class Ended(BaseException):
+        """What the test has instead of the process's end."""
+
+    def end(status):
+        raise Ended(status)
+
+    monkeypatch.setattr(pull_child, "_EVERY_S", 0)
+    monkeypatch.setattr("os._exit", end)
+    with pytest.raises(Ended, match="1"):
+        pull_child._Teller(Deaf(), tmp_path, 100)._run()
+
+
 @pytest.mark.parametrize(("status", "final"), [(404, True), (401, True), (500, False), (None, False)])
 def test_the_child_tells_errors_in_a_line(tmp_path, status, final):
     """The first line of what the library says, and whether it is of use to try again."""
