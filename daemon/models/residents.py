@@ -286,9 +286,10 @@ class Residents:
 
 
 def _too_large(model: ResolvedModel, need: int, available: int, budget: int) -> ModelTooLarge:
+    pinned = budget - available
     message = (
-        f"{model.ref} needs about {need / 1e9:.2f} GB; of the {budget / 1e9:.2f} GB for models "
-        f"{available / 1e9:.2f} GB can be had (the rest is pinned). "
-        "Raise memory.budget, unpin a model, or take a smaller one."
+        f"{model.ref} needs about {need / 1e9:.2f} GB, and all models together may have {budget / 1e9:.2f} GB"
+        + (f", of which pinned ones keep {pinned / 1e9:.2f} GB. " if pinned > 0 else ". ")
+        + f"Raise memory.budget{', unpin a model,' if pinned > 0 else ''} or take a smaller one."
     )
     return ModelTooLarge(message, need=need, available=available, budget=budget)

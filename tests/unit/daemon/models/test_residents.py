@@ -130,12 +130,21 @@ def test_a_death_is_noticed_and_the_next_request_loads_again():
     assert [model.leases for model in house.residents.models.values()] == [1]
 
 
+def test_pins_are_blamed_only_where_there_are_some():
+    """A model larger than the whole budget is not explained by pinned ones."""
+    waiter = House().ask("a", 600)
+    with pytest.raises(ModelTooLarge) as caught:
+        waiter.result()
+    assert "pin" not in caught.value.message
+    assert "Raise memory.budget or take a smaller one." in caught.value.message
+
+
 def test_what_does_not_fit_is_refused_with_the_numbers():
     """`ModelTooLarge` says what is needed and what can be had."""
     house = House()
     house.has("p", 50, pin=True).release()
     waiter = house.ask("a", 60)
-    with pytest.raises(ModelTooLarge, match="can be had") as caught:
+    with pytest.raises(ModelTooLarge, match=r"pinned ones keep .* unpin a model") as caught:
         waiter.result()
     assert caught.value.facts == {"need": 60, "available": 50, "budget": 100}
 
