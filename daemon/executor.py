@@ -178,7 +178,7 @@ class Executor:
                 return ledger.crash(job.id, fence, _info(error), limit=self._policy.max_crashes)
             except Unavailable as error:
                 return ledger.block(job.id, fence, _info(error))
-            except Exception as error:  # noqa: BLE001 - a task is somebody else's code: whatever it raises ends the job
+            except BaseException as error:  # noqa: BLE001 - a task is somebody else's code: whatever it raises, SystemExit too, ends the job and not the worker
                 return self._failed(job, error)
         except StaleFence:
             log.warning("Somebody else owns the job by now.", extra={"action": "job_lost", **job.log_context})
@@ -190,7 +190,7 @@ class Executor:
             )
         return None
 
-    def _failed(self, job: Job, error: Exception) -> Job:
+    def _failed(self, job: Job, error: BaseException) -> Job:
         if not isinstance(error, MlxdError):
             log.error("The task raised.", exc_info=error, extra={"action": "task_raised", **job.log_context})
         retry_at = None
@@ -210,14 +210,14 @@ class Executor:
         self._world.hub.publish(job.id, STATE, public_job(job))
 
 
-def _worth_another_try(error: Exception) -> bool:
+def _worth_another_try(error: BaseException) -> bool:
     """A full disk or a busy file may pass; a programming mistake or a bad input stays what it is."""
     if isinstance(error, (InvalidInput, OutputError, JobConflict)):
         return False
     return error.retryable if isinstance(error, MlxdError) else isinstance(error, (OSError, TimeoutError))
 
 
-def _info(error: Exception) -> ErrorInfo:
+def _info(error: BaseException) -> ErrorInfo:
     """Turn what a task raised into what a job keeps."""
     if isinstance(error, MlxdError):
         return ErrorInfo(type=error.slug, message=error.message, facts=_plain(error.facts))

@@ -98,10 +98,16 @@ def test_retryable_failure_comes_back_later(bench: Bench) -> None:
 
 @pytest.mark.parametrize(
     ("error", "kind"),
-    [(InvalidInput("empty"), "invalid-input"), (ValueError("bug"), "task-error"), (SystemError(), "task-error")],
+    [
+        (InvalidInput("empty"), "invalid-input"),
+        (ValueError("bug"), "task-error"),
+        (SystemError(), "task-error"),
+        (SystemExit(3), "task-error"),
+        (KeyboardInterrupt(), "task-error"),
+    ],
 )
-def test_hopeless_failure_is_final(bench: Bench, error: Exception, kind: str) -> None:
-    """A bad input or a bug in the task fails the job at once, with a sentence."""
+def test_hopeless_failure_is_final(bench: Bench, error: BaseException, kind: str) -> None:
+    """A bad input or a bug in the task, an exit() too, fails the job at once, with a sentence."""
 
     def run(ctx, params):
         raise error
