@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import random
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
@@ -26,7 +26,7 @@ from jobs.errors import (
     StaleFence,
     Unavailable,
 )
-from jobs.model import ErrorInfo, Job, State
+from jobs.model import ErrorInfo, Job, OutputFile, State
 
 log = logging.getLogger(__name__)
 
@@ -158,6 +158,7 @@ class Executor:
         crash budget. 4. Something it needs is missing: blocked. 5. It failed: retried if that can help.
         """
         ledger, fence = self._world.ledger, job.fence
+        context: RunContext | None = None
         log.info("Started.", extra={"action": "job_started", **job.log_context})
         try:
             try:
@@ -167,7 +168,7 @@ class Executor:
                 result = self._world.task(job.task).run(context, params)
                 return ledger.finish(job.id, fence, _json(result), context.outputs)
             except JobCancelled:
-                return ledger.cancelled(job.id, fence)
+                return ledger.cancelled(job.id, fence, _written(context))
             except Interrupted:
                 return ledger.release(job.id, fence)
             except (StaleFence, LedgerUnavailable):
@@ -179,7 +180,7 @@ class Executor:
             except Unavailable as error:
                 return ledger.block(job.id, fence, _info(error))
             except BaseException as error:  # noqa: BLE001 - a task is somebody else's code: whatever it raises, SystemExit too, ends the job and not the worker
-                return self._failed(job, error)
+                return self._failed(job, error, _written(context))
         except StaleFence:
             log.warning("Somebody else owns the job by now.", extra={"action": "job_lost", **job.log_context})
         except LedgerUnavailable as error:
@@ -190,13 +191,13 @@ class Executor:
             )
         return None
 
-    def _failed(self, job: Job, error: BaseException) -> Job:
+    def _failed(self, job: Job, error: BaseException, outputs: Sequence[OutputFile]) -> Job:
         if not isinstance(error, MlxdError):
             log.error("The task raised.", exc_info=error, extra={"action": "task_raised", **job.log_context})
         retry_at = None
         if _worth_another_try(error):
             retry_at = self._clock() + timedelta(seconds=self._policy.backoff(job.failures))
-        return self._world.ledger.fail(job.id, job.fence, _info(error), retry_at=retry_at)
+        return self._world.ledger.fail(job.id, job.fence, _info(error), outputs, retry_at=retry_at)
 
     def _follow_up(self, job: Job) -> None:
         """Say how it ended, and see to it that a job that goes on is tried again."""
@@ -208,6 +209,11 @@ class Executor:
 
     def _tell(self, job: Job) -> None:
         self._world.hub.publish(job.id, STATE, public_job(job))
+
+
+def _written(context: RunContext | None) -> tuple[OutputFile, ...]:
+    """Return what an attempt that did not succeed leaves behind: whole files, which their owner should know of."""
+    return context.outputs if context is not None else ()
 
 
 def _worth_another_try(error: BaseException) -> bool:

@@ -213,10 +213,21 @@ class Ledger:
         changes = moves.finished(result, outputs, now=self._clock())
         return self._end(job_id, fence, lambda _job: changes)
 
-    def fail(self, job_id: str, fence: int, error: ErrorInfo, *, retry_at: datetime | None) -> Job:
-        """Record a failure: queued again for *retry_at* while the error budget lasts, otherwise failed."""
+    def fail(
+        self,
+        job_id: str,
+        fence: int,
+        error: ErrorInfo,
+        outputs: Sequence[OutputFile] = (),
+        *,
+        retry_at: datetime | None,
+    ) -> Job:
+        """Record a failure: queued again for *retry_at* while the error budget lasts, otherwise failed.
+
+        *outputs* are the files that are there all the same.
+        """
         now = self._clock()
-        return self._end(job_id, fence, lambda job: moves.failed(job, error, retry_at=retry_at, now=now))
+        return self._end(job_id, fence, lambda job: moves.failed(job, error, outputs, retry_at=retry_at, now=now))
 
     def crash(self, job_id: str, fence: int, error: ErrorInfo, *, limit: int = 3) -> Job:
         """Record that the runner died under the job: queued again, or quarantined at the *limit*-th time."""
@@ -233,9 +244,9 @@ class Ledger:
         now = self._clock()
         return self._end(job_id, fence, lambda job: moves.blocked(job, error, now=now))
 
-    def cancelled(self, job_id: str, fence: int) -> Job:
-        """Record that the running job stopped because it was cancelled."""
-        changes = moves.stopped(now=self._clock())
+    def cancelled(self, job_id: str, fence: int, outputs: Sequence[OutputFile] = ()) -> Job:
+        """Record that the running job stopped because it was cancelled, and what it had written by then."""
+        changes = moves.stopped(outputs, now=self._clock())
         return self._end(job_id, fence, lambda _job: changes)
 
     # What people and the daemon ask for.

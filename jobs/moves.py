@@ -23,11 +23,13 @@ def finished(result: Mapping[str, Any], outputs: Sequence[OutputFile], *, now: d
     }
 
 
-def failed(job: Job, error: ErrorInfo, *, retry_at: datetime | None, now: datetime) -> Changes:
-    """Return another try at *retry_at* while the error budget lasts, otherwise the end."""
+def failed(
+    job: Job, error: ErrorInfo, outputs: Sequence[OutputFile] = (), *, retry_at: datetime | None, now: datetime
+) -> Changes:
+    """Return another try at *retry_at* while the error budget lasts, otherwise the end with the files there are."""
     changes: Changes = {"failures": job.failures + 1, "error": _error(error)}
     if retry_at is None or job.failures + 1 >= job.max_failures:
-        return _ended(State.FAILED, now) | changes
+        return _ended(State.FAILED, now) | changes | {"outputs": outputs_column(outputs)}
     return _waiting(job, State.QUEUED, now) | changes | {"not_before": retry_at}
 
 
@@ -72,9 +74,9 @@ def cancelled(job: Job, *, now: datetime) -> Changes:
     return stopped(now=now)
 
 
-def stopped(*, now: datetime) -> Changes:
-    """Return the end of a cancelled job."""
-    return _ended(State.CANCELLED, now)
+def stopped(outputs: Sequence[OutputFile] = (), *, now: datetime) -> Changes:
+    """Return the end of a cancelled job, with the files it had written by then."""
+    return _ended(State.CANCELLED, now) | {"outputs": outputs_column(outputs)}
 
 
 def _waiting(job: Job, state: State, now: datetime) -> Changes:

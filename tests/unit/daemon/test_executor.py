@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from fakes_daemon import Bench, FakeModels
 
-from jobs.errors import InvalidInput, LedgerUnavailable, ModelMissing, RequestFailed, RunnerDied
+from jobs.errors import InvalidInput, JobCancelled, LedgerUnavailable, ModelMissing, RequestFailed, RunnerDied
 from jobs.model import Job, NewJob, State
 
 
@@ -119,6 +119,23 @@ def test_hopeless_failure_is_final(bench: Bench, error: BaseException, kind: str
     done = bench.ledger.get(job.id)
     assert (State.FAILED, kind) == (done.state, done.error.type)
     assert done.error.message
+
+
+@pytest.mark.parametrize(("error", "state"), [(InvalidInput("no"), State.FAILED), (JobCancelled(), State.CANCELLED)])
+def test_files_of_a_job_that_did_not_succeed_are_listed(bench: Bench, error: Exception, state: State) -> None:
+    """What it had written is whole and stays; its owner learns of it from the job and not by chance."""
+    written = []
+
+    def run(ctx, params):
+        written.append(ctx.output("first.txt", "1"))
+        raise error
+
+    bench.task("t", run)
+    job = add(bench, "t")
+    bench.executor.execute(job.id)
+
+    done = bench.ledger.get(job.id)
+    assert (done.state, done.outputs) == (state, tuple(written))
 
 
 def test_result_must_be_a_mapping(bench: Bench) -> None:
