@@ -6,6 +6,8 @@ import os
 import signal
 import threading
 
+import pytest
+
 from daemon.signals import Signals
 
 
@@ -22,3 +24,24 @@ def test_signals_arrive_in_order_and_handlers_return() -> None:
         other.join()
 
     assert before is signal.getsignal(signal.SIGTERM)
+
+
+def test_a_second_stop_ends_a_start_that_hangs(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture) -> None:
+    """While nobody listens yet, one request waits for its turn and the next one ends the process, saying where it was.
+
+    From the first `wait` on, the listener decides.
+    """
+    ended: list[int] = []
+    monkeypatch.setattr(os, "_exit", ended.append)
+    with Signals() as signals:
+        os.kill(os.getpid(), signal.SIGHUP)
+        os.kill(os.getpid(), signal.SIGTERM)
+        assert ended == []
+        os.kill(os.getpid(), signal.SIGINT)
+        assert ended == [1]
+        signals.wait()
+        os.kill(os.getpid(), signal.SIGTERM)
+        assert ended == [1]
+    said = capfd.readouterr().err
+    assert "stopped before it was ready. It was busy in" in said
+    assert "test_signals.py" in said
