@@ -130,7 +130,7 @@ class Sound:
             self.notes.append(f"The file says {self.duration:.1f} s but ends after {got:.1f} s: it is cut short.")
 
 
-def _lenient(version: str) -> dict[str, str]:
+def _lenient(version: str) -> dict[str, Any]:
     """Return what makes PyAV *version* open a file whose title is no UTF-8; from 19 on it does so by itself."""
     return {"metadata_errors": "ignore"} if int(version.partition(".")[0]) < 19 else {}  # noqa: PLR2004 - see above
 
