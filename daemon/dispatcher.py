@@ -51,12 +51,15 @@ class Dispatcher:
         executor: Executor,
         clock: Callable[[], datetime],
         every: float = LOOK_EVERY,
+        arrivals: Callable[[], object] = lambda: None,
     ) -> None:
+        """*arrivals* is called at each look of the thread: what blocked jobs wait for may have come unannounced."""
         self._ledger = ledger
         self._queue = queue
         self._executor = executor
         self._clock = clock
         self._every = every
+        self._arrivals = arrivals
         self._news = threading.Condition()
         self._woken = False
         self._stopping = False
@@ -121,6 +124,7 @@ class Dispatcher:
     def _turn(self) -> float:
         """Look once; return how long to sleep, in seconds."""
         try:
+            self._arrivals()
             self.look()
             due = self._ledger.next_due()
         except LedgerUnavailable as error:

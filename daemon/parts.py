@@ -122,7 +122,9 @@ def build(
         policy=Policy(max_crashes=config().runner.max_crashes),
     )
     queue = JobQueue(home.queue, executor.execute, workers=config().queue.workers)
-    later.dispatcher = Dispatcher(ledger=ledger, queue=queue, executor=executor, clock=utcnow)
+    later.dispatcher = Dispatcher(
+        ledger=ledger, queue=queue, executor=executor, clock=utcnow, arrivals=later.unblock_arrived
+    )
     later.service = Service(
         home=home,
         config=config,
@@ -169,6 +171,10 @@ class _Later:
     def unblock(self) -> None:
         """Let blocked jobs try again."""
         self.service.unblock()
+
+    def unblock_arrived(self) -> None:
+        """Let those blocked jobs try again whose model has come."""
+        self.service.unblock_arrived()
 
 
 def _plugin_place(home: Home, config: Config) -> PluginPlace:

@@ -7,7 +7,7 @@ import os
 import time
 from collections.abc import Callable, Collection
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Final, Protocol
 
 from daemon.aftermath import PULL
 from daemon.config.model import Config
@@ -15,6 +15,7 @@ from daemon.dispatcher import Dispatcher
 from daemon.events import STATE, Hub
 from daemon.executor import Executor
 from daemon.health import metrics
+from daemon.models.arrivals import arrived
 from daemon.models.footprint import footprint
 from daemon.models.scheduler import ModelScheduler
 from daemon.paths import Home
@@ -33,6 +34,9 @@ from jobs.errors import LedgerUnavailable, QueueFull
 from jobs.ledger import Ledger
 from jobs.model import Job, Lane, NewJob, Source, State
 from plugins.manager import PluginManager
+
+#: Blocked jobs that are looked at for what has arrived.
+_MOST_BLOCKED: Final = 1000
 
 
 class Folders(Protocol):
@@ -156,13 +160,19 @@ class Service:
         source = Source(kind="retry", detail=old.id, rule=old.source.rule)
         return self.submit(NewJob.model_validate({**said, "parent": old.id, "source": source}))[0]
 
-    def unblock(self) -> int:
-        """Let blocked jobs try again, because something arrived; return how many."""
-        jobs = self._ledger.unblock()
+    def unblock(self, job_ids: Collection[str] | None = None) -> int:
+        """Let blocked jobs (all, or these) try again, because something arrived; return how many."""
+        jobs = self._ledger.unblock(job_ids)
         for job in jobs:
             self.hub.publish(job.id, STATE, public_job(job))
             self._dispatcher.put(job)
         return len(jobs)
+
+    def unblock_arrived(self) -> int:
+        """Let jobs go on whose model somebody else has put on this machine meanwhile; return how many."""
+        blocked = self._ledger.find(states=(State.BLOCKED,), limit=_MOST_BLOCKED)
+        here = [job.id for job in blocked if job.error is not None and arrived(job.error.facts)]
+        return self.unblock(here) if here else 0
 
     def models(self) -> list[ModelStatus]:
         """Return the models that are configured or resident."""

@@ -19,7 +19,7 @@ from jobs.errors import InvalidParams, ModelMissing
 DEMO_MODELS: Final = Path(__file__).parents[2] / "plugins" / "demo_models"
 
 _DEMO: Final = "demo:"
-_HUB_ID: Final = re.compile(
+HUB_ID: Final = re.compile(
     r"(?P<repo>[A-Za-z0-9][\w.-]{0,95}/[\w.-]{1,96})(?:@(?P<revision>[\w./-]{1,128}))?", re.ASCII
 )
 _DEPTH: Final = 8  # aliases that name aliases that name aliases
@@ -129,7 +129,7 @@ class ModelResolver:
             return self._demo(ref.removeprefix(_DEMO))
         if ref.startswith(("/", "~")):
             return _local(ref)
-        if match := _HUB_ID.fullmatch(ref):
+        if match := HUB_ID.fullmatch(ref):
             return find_in_hub(self._hub, match["repo"], match["revision"] or "main")
         raise InvalidParams(
             f"{ref!r} is no model: give an alias from the configuration, demo:lm, an absolute path, or org/name."

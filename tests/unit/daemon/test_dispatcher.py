@@ -106,6 +106,20 @@ def test_own_orphans_are_taken_back(bench: Bench) -> None:
     assert queue.hints == [job.id]
 
 
+def test_each_turn_asks_for_arrivals(bench: Bench) -> None:
+    """What blocked jobs wait for may come unannounced: the look that happens anyway asks."""
+    asked: list[int] = []
+    one = Dispatcher(
+        ledger=bench.ledger,
+        queue=FakeQueue(),
+        executor=bench.executor,
+        clock=bench.clock,
+        arrivals=lambda: asked.append(1),
+    )
+    one._turn()
+    assert asked == [1]
+
+
 def test_unreadable_ledger_is_a_problem_that_passes(bench: Bench) -> None:
     """While the ledger cannot be read the dispatcher says why; when it can be again the problem is gone."""
     dispatcher = make(bench, FakeQueue())

@@ -17,7 +17,7 @@ from daemon.paths import find_home
 from daemon.service import Service
 from daemon.views import Condition, FolderStatus, ModelStatus, ReloadReport, Residency, ServiceFacade
 from jobs.errors import InvalidParams, JobConflict, LedgerUnavailable, QueueFull, UnknownTask
-from jobs.model import Job, Lane, NewJob, State
+from jobs.model import ErrorInfo, Job, Lane, NewJob, State
 from plugins.manager import PluginManager
 
 
@@ -217,6 +217,23 @@ def test_health_survives_the_ledger(desk: Desk) -> None:
     desk.service.config_problem = "config.toml: broken"
 
     assert desk.service.health().problems == ("config.toml: broken", "disk full")
+
+
+def test_only_jobs_whose_model_came_go_on(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A model that was copied here by hand frees the jobs that wait for it, and no others."""
+    waiting = []
+    for model in ("here", "gone"):
+        job, _ = desk.service.submit(NewJob(task="noop"))
+        claimed = desk.bench.ledger.claim(job.id, "me")
+        assert claimed is not None
+        desk.bench.ledger.block(job.id, claimed.fence, ErrorInfo(type="model-missing", message="", facts={"m": model}))
+        waiting.append(job.id)
+    monkeypatch.setattr("daemon.service.arrived", lambda facts: facts["m"] == "here")
+    desk.queue.hints.clear()
+
+    assert desk.service.unblock_arrived() == 1
+    assert [desk.service.get(job_id).state for job_id in waiting] == [State.QUEUED, State.BLOCKED]
+    assert desk.queue.hints == waiting[:1]
 
 
 def test_health_tells_of_a_ledger_that_only_reads(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
