@@ -8,6 +8,7 @@ from typing import Any, Final, Self
 
 from daemon.cli.console import Exit, complain, exit_for_job, note, write, write_json
 from daemon.cli.transport import PATIENCE, Transport, job_path
+from jobs.errors import DaemonUnreachable
 
 _SETTLED: Final = frozenset({"succeeded", "failed", "cancelled", "blocked", "quarantined"})
 #: Seconds that one request waits, when there are no events to wait with.
@@ -30,6 +31,9 @@ def finish(
     except KeyboardInterrupt:
         note(f"\nJob {job['id']} goes on. Wait for it: mlxd wait {job['id']}   Stop it: mlxd cancel {job['id']}")
         return Exit.INTERRUPTED
+    except DaemonUnreachable:
+        note(f"Job {job['id']} is not lost: it goes on when mlxd runs again. Wait for it: mlxd wait {job['id']}")
+        raise
     if as_json:
         write_json(job)
     else:

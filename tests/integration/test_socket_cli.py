@@ -140,6 +140,20 @@ def test_ctrl_c_leaves_the_job_and_says_how_to_go_on(mlxd, service, monkeypatch)
     assert service.jobs[job_id].state is State.QUEUED
 
 
+def test_a_daemon_that_goes_away_does_not_take_the_job_along(mlxd, service, monkeypatch):
+    """3, and the person learns the job's id, which nothing has printed so far."""
+    service.ending = None
+
+    def gone(*_args, **_kwargs):
+        raise DaemonUnreachable("It broke off.")
+
+    monkeypatch.setattr(waiting, "watch", gone)
+    status, out, err = mlxd("submit", "generate", "a b", "--wait", "--json")
+    (job_id,) = service.jobs
+    assert (status, out) == (Exit.UNREACHABLE, "")
+    assert f"mlxd wait {job_id}" in err
+
+
 def test_when_the_stream_breaks_off_it_goes_on_waiting(mlxd, service, monkeypatch):
     """A stream that ends before the job is followed by plain waiting."""
     monkeypatch.setattr("daemon.cli.transport.Transport.events", lambda *_args, **_kwargs: iter(()))
