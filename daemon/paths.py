@@ -8,6 +8,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from jobs.errors import ConfigError
+
 
 @dataclass(frozen=True, kw_only=True)
 class Home:
@@ -50,10 +52,21 @@ class Home:
 
 
 def find_home(environ: Mapping[str, str] = os.environ) -> Home:
-    """Return the home that *environ* asks for: everything under ``MLXD_HOME``, or the platform's own places."""
-    if root := environ.get("MLXD_HOME"):
-        return _under(Path(root).expanduser().absolute())
-    return _platform_home(environ)
+    """Return the home that *environ* asks for: everything under ``MLXD_HOME``, or the platform's own places.
+
+    Raises:
+        ConfigError: its name cannot be told: JSON carries no bytes that are not characters.
+
+    """
+    root = environ.get("MLXD_HOME")
+    home = _under(Path(root).expanduser().absolute()) if root else _platform_home(environ)
+    for path in (home.state, home.results):
+        try:
+            str(path).encode()
+        except UnicodeEncodeError as error:
+            shown = os.fsencode(path).decode(errors="backslashreplace")
+            raise ConfigError(f"The path {shown} is not valid UTF-8. Set MLXD_HOME to another folder.") from error
+    return home
 
 
 def _under(root: Path) -> Home:

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from daemon.paths import find_home
+from jobs.errors import ConfigError
 
 
 def test_mlxd_home_moves_everything(tmp_path: Path) -> None:
@@ -36,3 +37,10 @@ def test_macos_uses_the_library(monkeypatch: pytest.MonkeyPatch) -> None:
     assert Path("/Users/u/Library/Application Support/mlxd/config.toml") == home.config
     assert Path("/Users/u/Library/Logs/mlxd") == home.logs
     assert Path("/Users/u/mlxd/inbox") == home.inbox
+
+
+@pytest.mark.parametrize("variable", ["MLXD_HOME", "HOME"])
+def test_a_home_that_cannot_be_told_is_refused(variable: str) -> None:
+    """On Linux a folder's name may be any bytes; answers are JSON, which carries characters only."""
+    with pytest.raises(ConfigError, match=r"/odd\\xff.* is not valid UTF-8"):
+        find_home({"HOME": "/u", variable: "/odd\udcff"})
