@@ -54,7 +54,8 @@ class Aftermath:
             if job.state is State.SUCCEEDED:
                 clear_error_sidecar(path)
                 settle_input(path, job.placement.after)
-            elif job.state in _TROUBLE and path.exists():
+            elif job.state in _TROUBLE and job.source.rule is not None and path.exists():
+                # Without a rule nobody looks there: whoever submitted it has the job to look at.
                 write_error_sidecar(path, _explanation(job))
         except (MlxdError, OSError) as error:
             log.warning(

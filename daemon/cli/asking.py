@@ -196,7 +196,7 @@ def _take_input(asked: Asked, params: dict[str, Any], placement: dict[str, Any],
     elif asked.task in _RECORDINGS:
         spooled = str(_spool(cache))
         # The daemon removes it when the job has succeeded, like any input that it is told to delete.
-        placement.update({"input": spooled, "after": "delete"})
+        placement.update({"input": spooled, "after": "delete", "stem": "stdin"})
         name, value = "file", spooled
     else:
         name, value = _text_name(asked.task), _stdin_text()

@@ -184,7 +184,7 @@ def test_a_recording_on_standard_input(monkeypatch, tmp_path):
     (file,) = (tmp_path / "cache" / "stdin").iterdir()
     assert file.read_bytes() == b"RIFF...."
     assert file.stat().st_mode & 0o077 == 0
-    assert said["placement"] == {"input": str(file), "after": "delete"}
+    assert said["placement"] == {"input": str(file), "after": "delete", "stem": "stdin"}
     assert said["params"] == {"file": str(file)}
 
 
