@@ -278,6 +278,7 @@ def test_folders_plugins_and_the_daemon(mlxd, service, monkeypatch):
     assert "queue.workers" in mlxd("reload")[2]
     assert json.loads(mlxd("reload", "--json")[1])["changed"] == ["folders"]
     assert mlxd("stop")[0] == 0
+    assert json.loads(mlxd("stop", "--json")[1])["status"] == "draining"
     assert service.calls[-1] == ("shutdown",)
 
 

@@ -54,12 +54,16 @@ def reload(session: Session, /, *, as_json: bool) -> int:
 
 
 @click.command(short_help="Make the daemon finish and stop.")
+@click.option("--json", "as_json", is_flag=True, help="Print the answer as JSON.")
 @click.pass_obj
-def stop(session: Session, /) -> int:
+def stop(session: Session, /, *, as_json: bool) -> int:
     """Make the daemon take no new jobs, let running ones end or step aside, and stop.
 
     An installed service is stopped with `mlxd service stop`.
     """
-    Transport(session.home.socket).ask("POST", "/v1/shutdown")
-    note("mlxd is stopping.")
+    answer = Transport(session.home.socket).ask("POST", "/v1/shutdown")
+    if as_json:
+        write_json(answer)
+    else:
+        note("mlxd is stopping.")
     return Exit.OK
