@@ -18,8 +18,19 @@ from sqlalchemy import Connection, case, func, insert, select, update
 from jobs import database, moves
 from jobs.model import TRANSITIONS, ErrorInfo, Job, Lane, NewJob, OutputFile, Progress, State, new_job_id
 from jobs.rows import jsonable, new_row, path_key, printable, select_jobs, to_job
-from jobs.schema import intents, jobs, notes
-from jobs.statements import admit, change, find_job, held_seq, note_intent, remember, repeated_job, seen_job, take_note
+from jobs.schema import intents, jobs, notes, recipes
+from jobs.statements import (
+    admit,
+    change,
+    find_job,
+    held_seq,
+    note_intent,
+    note_recipe,
+    remember,
+    repeated_job,
+    seen_job,
+    take_note,
+)
 
 _CLAIMABLE: Final = tuple(state.value for state, following in TRANSITIONS.items() if State.RUNNING in following)
 _LANE_ORDER: Final = {lane.value: rank for rank, lane in enumerate(Lane)}
@@ -200,6 +211,19 @@ class Ledger:
         query = select(intents.c.seq).where(intents.c.key == path_key(path)).limit(1)
         with self._db.read() as connection:
             return connection.execute(query).first() is not None
+
+    def record_recipe(self, job_id: str, fence: int, key: str, details: Mapping[str, Any]) -> None:
+        """Note what the running job did, under *key*: once it has succeeded, `recorded` finds it."""
+        with self._db.write() as connection:
+            note_recipe(connection, held_seq(connection, job_id, fence), key, jsonable(details))
+
+    def recorded(self, key: str, *, limit: int = 3) -> list[tuple[Job, dict[str, Any]]]:
+        """Return the jobs that succeeded in doing *key*, newest first, with what was noted about each."""
+        query = select_jobs().add_columns(recipes.c.details).join(recipes, recipes.c.seq == jobs.c.seq)
+        query = query.where(recipes.c.key == key, jobs.c.state == State.SUCCEEDED.value)
+        with self._db.read() as connection:
+            rows = connection.execute(query.order_by(jobs.c.seq.desc()).limit(limit)).mappings().all()
+        return [(to_job(row), dict(row["details"])) for row in rows]
 
     # Ending an attempt.
 

@@ -159,6 +159,10 @@ class NewJob(Frozen):
     max_failures: int = Field(default=3, ge=1, le=100)
     #: Not before this time.
     not_before: AwareDatetime | None = None
+    #: Whether the recorded result of the same work may stand for this job's own; None: as the configuration says.
+    reuse: bool | None = None
+    #: Whether a ``.mlxd.json`` is put beside each output; None: as the configuration says.
+    provenance: bool | None = None
 
 
 class Job(NewJob):

@@ -39,6 +39,8 @@ def new_row(new: NewJob, *, job_id: str, now: datetime) -> dict[str, Any]:
         "placement": new.placement.model_dump(mode="json"),
         "max_failures": new.max_failures,
         "not_before": new.not_before,
+        "reuse": new.reuse,
+        "provenance": new.provenance,
         "state": State.QUEUED.value,
         "attempts": 0,
         "failures": 0,

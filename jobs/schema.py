@@ -93,6 +93,8 @@ jobs = Table(
     Column("placement", _Json, nullable=False),
     Column("max_failures", Integer, nullable=False),
     Column("not_before", Instant),
+    Column("reuse", Integer),
+    Column("provenance", Integer),
     Column("state", String, nullable=False),
     Column("attempts", Integer, nullable=False),
     Column("failures", Integer, nullable=False),
@@ -140,6 +142,18 @@ seen = Table(
     Column("folder", PathText, primary_key=True),
     Column("key", String, primary_key=True),
     Column("job_id", ForeignKey("jobs.id", ondelete="CASCADE"), nullable=False, index=True),
+)
+
+#: What jobs did, so that the same work need not be done twice.
+recipes = Table(
+    "recipes",
+    metadata,
+    Column("seq", ForeignKey("jobs.seq", ondelete="CASCADE"), primary_key=True),
+    # The same for the same input bytes, task, parameters and programs.
+    Column("key", String, nullable=False),
+    # The models it used, and what each output was to be called.
+    Column("details", _Json, nullable=False),
+    Index("recipes_key", "key"),
 )
 
 #: ``MIGRATIONS[n]`` brings a ledger from version n to n + 1. Never edit one that was released; append.
@@ -197,6 +211,16 @@ MIGRATIONS: Final[tuple[tuple[str, ...], ...]] = (
             PRIMARY KEY (folder, "key")
         )""",
         "CREATE INDEX ix_seen_job_id ON seen (job_id)",
+    ),
+    (
+        "ALTER TABLE jobs ADD COLUMN reuse INTEGER",
+        "ALTER TABLE jobs ADD COLUMN provenance INTEGER",
+        """CREATE TABLE recipes (
+            seq INTEGER NOT NULL PRIMARY KEY REFERENCES jobs (seq) ON DELETE CASCADE,
+            "key" VARCHAR NOT NULL,
+            details JSON NOT NULL
+        )""",
+        'CREATE INDEX recipes_key ON recipes ("key")',
     ),
 )
 

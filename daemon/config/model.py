@@ -156,6 +156,15 @@ class WatchConfig(Frozen):
     rescan_seconds: Annotated[Seconds, Field(ge=1)] = 60.0
 
 
+class OutputsConfig(Frozen):
+    """``[outputs]``: what goes with the files that jobs write."""
+
+    #: Whether outputs in watched folders and in folders that a submitter named get a ``.mlxd.json`` beside them.
+    provenance: Switch = True
+    #: Whose jobs take the recorded result of the same work: those of watched folders, everybody's, nobody's.
+    reuse: Literal["folders", "always", "never"] = "folders"
+
+
 class Config(Frozen):
     """Everything that can be set."""
 
@@ -168,6 +177,7 @@ class Config(Frozen):
     #: The watched folders. Default: the inbox.
     folders: tuple[FolderConfig, ...] = ()
     watch: WatchConfig = WatchConfig()
+    outputs: OutputsConfig = OutputsConfig()
     queue: QueueConfig = QueueConfig()
     runner: RunnerConfig = RunnerConfig()
     plugins: PluginsConfig = PluginsConfig()
