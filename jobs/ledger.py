@@ -9,6 +9,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
+from contextlib import AbstractContextManager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
@@ -80,10 +81,27 @@ class Ledger:
             if (old := repeated_job(connection, new, seen)) is not None:
                 return old, False
             admit(connection, limit)
-            row = new_row(new, job_id=self._fresh_id(connection), now=self._clock())
-            connection.execute(insert(jobs), row)
-            remember(connection, seen, row["id"])
-            return find_job(connection, row["id"]), True
+            job = self.insert(connection, new)
+            remember(connection, seen, job.id)
+            return job, True
+
+    def insert(self, connection: Connection, new: NewJob) -> Job:
+        """Write *new* down within a transaction of `transaction`."""
+        row = new_row(new, job_id=self._fresh_id(connection), now=self._clock())
+        connection.execute(insert(jobs), row)
+        return find_job(connection, row["id"])
+
+    def now(self) -> datetime:
+        """Return the time by the ledger's clock."""
+        return self._clock()
+
+    def transaction(self) -> AbstractContextManager[Connection]:
+        """Return one durable transaction, for what else lives in this file and must happen together with jobs."""
+        return self._db.write()
+
+    def reading(self) -> AbstractContextManager[Connection]:
+        """Return a connection for one SELECT."""
+        return self._db.read()
 
     def seen(self, folder: Path, key: str) -> str | None:
         """Return the id of the job that the watched file *key* of *folder* became, if it has."""
