@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from datetime import datetime
 from typing import Final, Protocol
 
@@ -41,7 +41,7 @@ class Hints(Protocol):
 
 
 class Dispatcher:
-    """Keeps the queue in step with the ledger."""
+    """Keeps the queue in step with the ledger, but for the lanes that are *held*: those have somebody of their own."""
 
     def __init__(
         self,
@@ -51,12 +51,14 @@ class Dispatcher:
         executor: Executor,
         clock: Callable[[], datetime],
         every: float = LOOK_EVERY,
+        held: Callable[[], Collection[Lane]] = frozenset,
     ) -> None:
         self._ledger = ledger
         self._queue = queue
         self._executor = executor
         self._clock = clock
         self._every = every
+        self._held = held
         self._news = threading.Condition()
         self._woken = False
         self._stopping = False
@@ -92,12 +94,16 @@ class Dispatcher:
         waiting = self._queue.waiting()
         if waiting >= self._ledger.counts().get(State.QUEUED, 0):
             return
-        ready = self._ledger.ready(limit=_MOST)
-        if waiting < len(ready):
+        if waiting < len(self._ready()):
             # Hints were lost, or jobs became due. Clearing first bounds their number; a doubled hint is harmless.
             self._queue.clear()
-            for job in ready:
+            # Looked up again: a hint that came since and was cleared away belongs to a job that is there by now.
+            for job in self._ready():
                 self._queue.put(job.id, lane=job.lane, priority=job.priority)
+
+    def _ready(self) -> list[Job]:
+        held = self._held()
+        return self._ledger.ready(limit=_MOST, lanes=[lane for lane in Lane if lane not in held])
 
     def _take_back(self, orphan: Job) -> None:
         try:

@@ -11,11 +11,14 @@ from daemon.aftermath import Aftermath
 from daemon.api.app import create_app
 from daemon.api.listener import listen
 from daemon.api.server import SocketServer
+from daemon.awake import Awake
+from daemon.conditions.gate import Gate
+from daemon.conditions.readers import Readings, platform_reader
 from daemon.config.model import Config
 from daemon.config.reload import report
 from daemon.context import World
 from daemon.dispatcher import Dispatcher
-from daemon.events import Hub
+from daemon.events import STATE, Hub
 from daemon.executor import Executor, Policy
 from daemon.folders.intake import Intake
 from daemon.folders.watcher import Watcher
@@ -25,8 +28,9 @@ from daemon.models.leases import EngineLike
 from daemon.models.references import ModelResolver, ResolvedModel
 from daemon.models.scheduler import ModelScheduler
 from daemon.paths import Home
+from daemon.records import Records
 from daemon.service import Service
-from daemon.views import ReloadReport
+from daemon.views import ReloadReport, public_job
 from jobs.errors import MlxdError
 from jobs.ledger import Ledger, utcnow
 from jobs.model import Job
@@ -52,6 +56,8 @@ class Parts:
     queue: JobQueue
     dispatcher: Dispatcher
     aftermath: Aftermath
+    gate: Gate
+    awake: Awake
     service: Service
     watcher: Watcher
     server: SocketServer
@@ -66,10 +72,12 @@ class Parts:
     def close(self) -> None:
         """Stop everything, in the reverse order of the start. Nothing here waits for jobs."""
         self.watcher.stop()
+        self.gate.stop()
         self.dispatcher.stop()
         self.executor.drain(gently=False)
         self.queue.stop(_STOP_S)
         self.models.stop(_STOP_S)
+        self.awake.close()
         self.server.stop()
         self.hub.close()
         self.ledger.close()
@@ -113,6 +121,14 @@ def build(
     # The service and the executor know each other: jobs that end may wake jobs that wait.
     later = _Later()
     aftermath = Aftermath(plugins=plugins, unblock=later.unblock)
+    gate = Gate(
+        lanes=lambda: config().lanes,
+        ledger=ledger,
+        readings=Readings(platform_reader()),
+        clock=utcnow,
+        held_back=lambda job: hub.publish(job.id, STATE, public_job(job)),
+    )
+    awake = Awake(lambda job: (lane := config().lanes.get(job.lane)) is not None and lane.keep_awake)
     executor = Executor(
         world=world,
         owner=owner,
@@ -120,9 +136,11 @@ def build(
         ended=aftermath,
         again=later.again,
         policy=Policy(max_crashes=config().runner.max_crashes),
+        gate=gate,
+        during=awake.during,
     )
     queue = JobQueue(home.queue, executor.execute, workers=config().queue.workers)
-    later.dispatcher = Dispatcher(ledger=ledger, queue=queue, executor=executor, clock=utcnow)
+    later.dispatcher = Dispatcher(ledger=ledger, queue=queue, executor=executor, clock=utcnow, held=gate.held)
     later.service = Service(
         home=home,
         config=config,
@@ -134,6 +152,7 @@ def build(
         dispatcher=later.dispatcher,
         reload=reload,
         shutdown=shutdown,
+        lanes=gate,
     )
     watcher = Watcher(
         intake=Intake(submit=later.service.submit, ledger=ledger), rescan_seconds=config().watch.rescan_seconds
@@ -149,6 +168,8 @@ def build(
         queue=queue,
         dispatcher=later.dispatcher,
         aftermath=aftermath,
+        gate=gate,
+        awake=awake,
         service=later.service,
         watcher=watcher,
         server=SocketServer(create_app(later.service), listener, before_stop=hub.close),
@@ -177,14 +198,16 @@ def _plugin_place(home: Home, config: Config) -> PluginPlace:
 
 def _model_settings(config: Config) -> dict[str, Any]:
     """Return what the model scheduler takes from the configuration, at the start and at a reload."""
-    resolve = ModelResolver(
-        aliases=config.models, defaults=config.defaults.refs(), keep_alive=config.defaults.keep_alive
-    )
+    resolve = _resolver(config)
     return {
         "resolve": resolve,
         "budget": config.memory.budget_bytes(),
         "configured": partial(_configured, config, resolve),
     }
+
+
+def _resolver(config: Config) -> ModelResolver:
+    return ModelResolver(aliases=config.models, defaults=config.defaults.refs(), keep_alive=config.defaults.keep_alive)
 
 
 def _configured(config: Config, resolve: ModelResolver) -> Iterable[ResolvedModel]:

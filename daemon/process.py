@@ -102,6 +102,7 @@ class _Life:
             parts.ledger.unblock()
             parts.aftermath.catch_up(parts.ledger)
             parts.models.start()
+            parts.gate.start(parts.executor, parts.dispatcher.put)
             parts.queue.start()
             parts.dispatcher.start()
             parts.server.start()

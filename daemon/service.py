@@ -22,6 +22,7 @@ from daemon.views import (
     Condition,
     FolderStatus,
     Health,
+    LaneStatus,
     MemoryStatus,
     ModelStatus,
     PluginStatus,
@@ -45,6 +46,19 @@ class Folders(Protocol):
         """Look through all folders now."""
 
 
+class Lanes(Protocol):
+    """What the service needs of the gate."""
+
+    def why(self, job: Job) -> str | None:
+        """Return why a queued job is held back, if it is."""
+
+    def status(self) -> list[LaneStatus]:
+        """Return the lanes that have conditions."""
+
+    def nudge(self) -> None:
+        """Look at the conditions now."""
+
+
 class Service:
     """The daemon's doors, behind which everything is thread-safe."""
 
@@ -61,6 +75,7 @@ class Service:
         dispatcher: Dispatcher,
         reload: Callable[[], ReloadReport],
         shutdown: Callable[[], None],
+        lanes: Lanes | None = None,
     ) -> None:
         self.hub = hub
         self._home = home
@@ -72,6 +87,7 @@ class Service:
         self._dispatcher = dispatcher
         self._reload = reload
         self._shutdown = shutdown
+        self._lanes = lanes
         self._folders: Folders | None = None
         self._started = time.monotonic()
         self._draining = False
@@ -105,7 +121,7 @@ class Service:
 
     def get(self, job_id: str) -> Job:
         """Return a job by its id or a unique beginning of it."""
-        return self._ledger.get(job_id)
+        return self._with_reason(self._ledger.get(job_id))
 
     def find(
         self,
@@ -120,7 +136,7 @@ class Service:
         before: int | None = None,
     ) -> list[Job]:
         """Return jobs, newest first."""
-        return self._ledger.find(
+        found = self._ledger.find(
             states=states,
             task=task,
             lane=lane,
@@ -130,6 +146,12 @@ class Service:
             limit=limit,
             before=before,
         )
+        return [self._with_reason(job) for job in found]
+
+    def _with_reason(self, job: Job) -> Job:
+        """Add why a queued job waits although there may be a worker for it."""
+        why = self._lanes.why(job) if self._lanes else None
+        return job.model_copy(update={"waiting": why}) if why else job
 
     def counts(self) -> dict[State, int]:
         """Return how many jobs are in each state."""
@@ -237,6 +259,7 @@ class Service:
                 used_bytes=sum(model.memory_bytes or model.estimate_bytes or 0 for model in models if model.pid),
                 daemon_bytes=footprint(),
             ),
+            lanes=tuple(self._lanes.status() if self._lanes else ()),
             problems=tuple(dict.fromkeys(problem for problem in problems if problem)),
         )
 
@@ -248,6 +271,8 @@ class Service:
         """Read the configuration and the single-file plugins again; blocked jobs get another chance."""
         report = self._reload()
         self.unblock()
+        if self._lanes:
+            self._lanes.nudge()
         return report
 
     def config(self) -> dict[str, Any]:

@@ -51,10 +51,31 @@ class ModelStatus(Frozen):
     problem: str | None = None
 
 
+class FolderState(StrEnum):
+    """Whether a watched folder can be used."""
+
+    WATCHING = "watching"
+    #: A person said so (`mlxd folders pause`); nothing is taken until `mlxd folders resume`.
+    PAUSED = "paused"
+    #: Not there, or its volume is not mounted; watched as soon as it appears.
+    MISSING = "missing"
+    #: The system does not let mlxd in; ``problem`` says how to allow it.
+    NEEDS_PERMISSION = "needs_permission"
+    #: It does not answer, or its server does not.
+    UNREACHABLE = "unreachable"
+    #: Its recipe is wrong, or it is no folder.
+    BROKEN = "broken"
+
+
 class FolderStatus(Frozen):
     """One watched folder."""
 
     path: Path
+    state: FolderState = FolderState.WATCHING
+    #: How changes are noticed between two rescans: "native", "polling", or "none".
+    events: str = "none"
+    #: Files whose content is still in a cloud; never opened, taken when they have been downloaded.
+    cloud_pending: int = 0
     #: Names of the rules that look at it.
     rules: tuple[str, ...] = ()
     #: Files seen that have not held still long enough yet.
@@ -98,6 +119,18 @@ class Condition(StrEnum):
     DRAINING = "draining"
 
 
+class LaneStatus(Frozen):
+    """A lane whose jobs run only under conditions."""
+
+    lane: Lane
+    #: Why its jobs are held back, if they are.
+    waiting: str | None = None
+    #: When that ends, if only the clock stands in the way.
+    until: AwareDatetime | None = None
+    #: Conditions that cannot be checked on this machine, and so count as fulfilled.
+    unread: tuple[str, ...] = ()
+
+
 class MemoryStatus(Frozen):
     """Memory, in bytes."""
 
@@ -123,6 +156,8 @@ class Health(Frozen):
     counts: dict[State, int] = Field(default_factory=dict)
     models: tuple[ModelStatus, ...] = ()
     memory: MemoryStatus = MemoryStatus()
+    #: The lanes that have conditions.
+    lanes: tuple[LaneStatus, ...] = ()
     problems: tuple[str, ...] = ()
 
 

@@ -161,11 +161,12 @@ class Ledger:
             rows = connection.execute(select(jobs.c.state, func.count()).group_by(jobs.c.state)).all()
         return dict.fromkeys(State, 0) | {State(state): count for state, count in rows}
 
-    def ready(self, limit: int = 1000) -> list[Job]:
+    def ready(self, limit: int = 1000, *, lanes: Collection[Lane] = tuple(Lane)) -> list[Job]:
         """Return the queued jobs that may start now, most urgent first: by lane, priority, order of acceptance."""
         due = jobs.c.not_before.is_(None) | (jobs.c.not_before <= self._clock())
         order = case(_LANE_ORDER, value=jobs.c.lane), jobs.c.priority.desc(), jobs.c.seq
         query = select_jobs().where(jobs.c.state == State.QUEUED.value, due).order_by(*order).limit(limit)
+        query = query.where(jobs.c.lane.in_([lane.value for lane in lanes]))
         with self._db.read() as connection:
             return [to_job(row) for row in connection.execute(query).mappings()]
 

@@ -191,6 +191,8 @@ class Job(NewJob):
     result: dict[str, Any] | None = None
     error: ErrorInfo | None = None
     outputs: tuple[OutputFile, ...] = ()
+    #: Why a queued job is held back, and until when. Not written down: the daemon says it when it is asked.
+    waiting: str | None = None
 
     @property
     def terminal(self) -> bool:

@@ -15,7 +15,7 @@ from jobs.model import Job, NewJob, OutputFile, State
 from jobs.schema import jobs, notes
 
 #: Columns that hold the same value under the same name in the row and in the job.
-_SAME = tuple(set(Job.model_fields) - {"source", "outputs"})
+_SAME = tuple(set(Job.model_fields) - {"source", "outputs", "waiting"})
 
 
 def select_jobs() -> Select[Any]:

@@ -24,6 +24,9 @@ from pydantic import (
 
 from daemon.config.errors import explain
 from daemon.config.folders import FolderConfig, Switch, expand, inbox, listed
+from daemon.config.lanes import LaneConfig
+from daemon.config.schedules import ScheduleConfig
+from daemon.config.shortcuts import ShortcutConfig
 from daemon.config.units import Budget, KeepAlive, Seconds, Size, budget_bytes, keep_alive, physical_memory
 from daemon.paths import Home
 from jobs.errors import ConfigError
@@ -177,10 +180,16 @@ class Config(Frozen):
     #: The watched folders. Default: the inbox.
     folders: tuple[FolderConfig, ...] = ()
     watch: WatchConfig = WatchConfig()
+    #: Jobs that come at their time.
+    schedules: tuple[ScheduleConfig, ...] = ()
     outputs: OutputsConfig = OutputsConfig()
     queue: QueueConfig = QueueConfig()
+    #: Lane -> under which conditions its jobs run. Lanes that are not named have none.
+    lanes: dict[Lane, LaneConfig] = Field(default_factory=dict)
     runner: RunnerConfig = RunnerConfig()
     plugins: PluginsConfig = PluginsConfig()
+    #: Name -> menu entry that `mlxd shortcuts install` knows besides the built-in ones.
+    shortcuts: dict[str, ShortcutConfig] = Field(default_factory=dict)
     #: How long running jobs may go on after the daemon was told to stop.
     drain_seconds: Seconds = 30.0
     log: LogConfig = LogConfig()
@@ -201,6 +210,9 @@ class Config(Frozen):
         paths = [folder.path for folder in self.folders]
         if twice := sorted({str(path) for path in paths if paths.count(path) > 1}):
             raise ValueError(f"each folder once, but these come twice: {', '.join(twice)}")
+        names = [schedule.name for schedule in self.schedules]
+        if twice := sorted({name for name in names if names.count(name) > 1}):
+            raise ValueError(f"each schedule's name once, but these come twice: {', '.join(twice)}")
         return self
 
 

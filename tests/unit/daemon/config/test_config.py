@@ -12,6 +12,7 @@ from pydantic import BaseModel
 from daemon.config import model as configuration
 from daemon.config.check import origins, unknown_names
 from daemon.config.folders import FolderConfig, RuleConfig
+from daemon.config.lanes import LaneConfig
 from daemon.config.model import Config, load, read
 from daemon.folders.recipe import folder_recipe
 from daemon.paths import Home, find_home
@@ -171,8 +172,7 @@ def test_all_mistakes_are_told_at_once(tmp_path: Path, home: Home) -> None:
     )
     assert found == {
         "drain_seconds": """got 'x', wanted a duration: "30s", "5m", "1h30m", or a number of seconds""",
-        "nonsense": "no such key (there are: defaults, drain_seconds, folders, log, memory, models, plugins, queue, "
-        "runner, tasks, watch)",
+        "nonsense": f"no such key (there are: {', '.join(sorted(Config.model_fields))})",
         "queue.limt": 'no such key; did you mean "limit"?',
         "queue.limit": "got true, wanted a whole number",
         "queue.workers.btch": "got 'btch', wanted 'interactive', 'normal' or 'batch'",
@@ -191,8 +191,8 @@ def test_all_mistakes_are_told_at_once(tmp_path: Path, home: Home) -> None:
         "folders[1].path": "got 3, wanted a path",
         "folders[1].rules[0].task": "got 'a b', wanted letters, digits, '.', '_' and '-' only",
         "folders[1].rules[0].match[1]": "got 3, wanted a string",
-        "folders[1].rules[0].stem": "got '{foo}', wanted a name with only {stem}, {name}, {suffix}, {rule} and {task} "
-        "filled in",
+        "folders[1].rules[0].stem": "got '{foo}', wanted a name with only {stem}, {name}, {suffix}, {folder}, "
+        "{date}, {time}, {rule} and {task} filled in",
         "folders[1].rules[0].priority": "got 101, wanted at most 100",
     }
 
@@ -348,6 +348,7 @@ def tables() -> list[tuple[str, type[BaseModel]]]:
         ("[[folders.rules]]", RuleConfig),
         ("[watch]", configuration.WatchConfig),
         ("[queue]", configuration.QueueConfig),
+        ("[lanes.<lane>]", LaneConfig),
         ("[runner]", configuration.RunnerConfig),
         ("[plugins]", configuration.PluginsConfig),
         ("[log]", configuration.LogConfig),
@@ -406,7 +407,7 @@ def test_the_documented_examples_are_valid(tmp_path: Path, home: Home) -> None:
                 text = found[1]
                 needed = {"path": 'path = "/x"', "task": 'task = "t"'}
                 lines = [text, *(line for name, line in needed.items() if name in model.model_fields and name != key)]
-                table = heading.replace("<name>", "example")
+                table = heading.replace("<name>", "example").replace("<lane>", "batch")
                 if table == "[[folders.rules]]":
                     lines = ["[[folders]]", 'path = "/y"', table, *lines]
                 else:
