@@ -10,6 +10,7 @@ from typing import Any, Protocol
 from pydantic import AwareDatetime, Field
 
 from daemon.events import Hub
+from daemon.schedules.views import SchedulesFacade
 from jobs.model import Frozen, Job, Lane, NewJob, State
 
 
@@ -226,6 +227,10 @@ class ServiceFacade(Protocol):
 
     def rescan(self) -> int:
         """Look through all watched folders now; return how many files are waiting or were taken."""
+
+    @property
+    def schedules(self) -> SchedulesFacade:
+        """Return whom to ask about schedules."""
 
     def plugins(self) -> list[PluginStatus]:
         """Return the plugins, broken ones too."""

@@ -102,9 +102,21 @@ def content_digest(path: Path, facts: Facts, *, stopping: Callable[[], bool] = l
     return digest.hexdigest()
 
 
+def read_head(path: Path, facts: Facts, most: int) -> bytes:
+    """Return the first *most* bytes of the file *path*. Raises as `open_still` does."""
+    descriptor = open_still(path, facts)
+    try:
+        return os.read(descriptor, most)
+    finally:
+        os.close(descriptor)
+
+
 def place_key(path: Path, facts: Facts) -> str:
-    """Return the key of this file in this state at this place: cheap, needs no reading."""
-    name = os.fsencode(path) + b"\0" + ",".join(map(str, facts)).encode()
+    """Return the key of this file in this state at this place: cheap, needs no reading.
+
+    Without the device's number: a volume may have another one each time it is mounted.
+    """
+    name = os.fsencode(path) + b"\0" + ",".join(map(str, facts[1:])).encode()
     return "place:" + hashlib.sha256(name).hexdigest()[:40]
 
 

@@ -17,9 +17,10 @@ import os
 import sys
 import threading
 import unicodedata
+from collections.abc import Callable, Mapping
 from enum import Enum
 from pathlib import Path
-from typing import Final, NamedTuple, Protocol
+from typing import Any, Final, NamedTuple, Protocol
 
 from daemon.config.folders import FolderConfig, RuleConfig
 from daemon.folders.identity import (
@@ -30,15 +31,19 @@ from daemon.folders.identity import (
     content_key,
     open_still,
     place_key,
+    read_head,
 )
-from daemon.folders.rules import fingerprint, new_job
-from jobs.errors import JobNotFound, LedgerUnavailable, MlxdError, QueueFull
+from daemon.folders.rules import Takes, anything, fingerprint, new_job
+from jobs.errors import InvalidInput, InvalidParams, JobNotFound, LedgerUnavailable, MlxdError, QueueFull
 from jobs.model import Job, NewJob, State
+from plugins import front_matter
 
 log: Final = logging.getLogger(__name__)
 
 #: Digests kept of files that could not be handed in yet, so that trying again does not mean reading again.
 _KEPT_DIGESTS: Final = 1000
+#: A task that has this parameter lets a prompt file speak for itself.
+FRONT_MATTER: Final = "front_matter"
 
 
 class Submit(Protocol):
@@ -97,8 +102,18 @@ class Outcome(NamedTuple):
 class Intake:
     """Turns files into jobs. May be called from several threads, never for one file from two."""
 
-    def __init__(self, *, submit: Submit, ledger: Memory) -> None:
+    def __init__(
+        self,
+        *,
+        submit: Submit,
+        ledger: Memory,
+        takes: Takes = anything,
+        defaults: Callable[[str], Mapping[str, Any]] = lambda _task: {},
+    ) -> None:
+        """*takes* gives the names of a task's parameters, *defaults* what ``[tasks.<task>]`` says of them."""
         self._submit = submit
+        self._takes = takes
+        self._defaults = defaults
         self._ledger = ledger
         self._stopping = threading.Event()
         self._digests: dict[Path, tuple[Facts, str]] = {}
@@ -132,11 +147,11 @@ class Intake:
             return Outcome(Verdict.OUTPUT)
         if folder.again:
             os.close(open_still(path, facts))
-            return self._hand_in(folder, path, rule, place)
+            return self._hand_in(folder, path, rule, facts, place)
         return self._by_content(folder, path, rule, facts)
 
     def _by_content(self, folder: FolderConfig, path: Path, rule: RuleConfig, facts: Facts) -> Outcome:
-        key = content_key(self._digest(path, facts), fingerprint(rule))
+        key = content_key(self._digest(path, facts), fingerprint(rule, self._takes))
         place = place_key(path, facts)
         if known := self._ledger.seen(folder.path, key):
             if not self._failed(known):
@@ -145,18 +160,51 @@ class Intake:
                 log.info("The same content was done before.", extra={"action": "file_known", "job_id": known})
                 return Outcome(Verdict.KNOWN)
             key = place  # the content's key names the failed job
-        outcome = self._hand_in(folder, path, rule, key)
+        outcome = self._hand_in(folder, path, rule, facts, key)
         self._digests.pop(path, None)
         # Only spares reading the file again: the content key, written with the job, is what counts after a crash.
         if outcome.job is not None:
             self._ledger.remember(folder.path, place, outcome.job.id)
         return outcome
 
-    def _hand_in(self, folder: FolderConfig, path: Path, rule: RuleConfig, key: str) -> Outcome:
-        job, created = self._submit(new_job(folder, rule, path), seen=(folder.path, key))
+    def prepared(self, folder: FolderConfig, path: Path, rule: RuleConfig, facts: Facts) -> NewJob:
+        """Return the job that *rule* makes of the file *path*; reads the beginning of a prompt file.
+
+        Raises:
+            InvalidInput: the file's front matter has a mistake in it.
+            FileChanged, OSError: it is not as *facts* say, or cannot be read.
+
+        """
+        said = self._said(path, rule, facts)
+        changed = facts.mtime_ns / 1e9
+        return new_job(folder, rule, path, changed=changed, said=said, takes=self._takes)
+
+    def _hand_in(self, folder: FolderConfig, path: Path, rule: RuleConfig, facts: Facts, key: str) -> Outcome:
+        plain = new_job(folder, rule, path, changed=facts.mtime_ns / 1e9, takes=self._takes)
+        try:
+            new = self.prepared(folder, path, rule, facts)
+        except InvalidInput:
+            new = plain
+        seen = (folder.path, key)
+        try:
+            job, created = self._submit(new, seen=seen)
+        except InvalidParams:
+            if new == plain:
+                raise
+            # A mistake in the file is the file's: its job fails and says so beside it, and the rule goes on.
+            job, created = self._submit(plain, seen=seen)
         if created:
             log.info("Took a file.", extra={"action": "file_taken", "job_id": job.id, "rule": rule.name})
         return Outcome(Verdict.TAKEN if created else Verdict.KNOWN, job)
+
+    def _said(self, path: Path, rule: RuleConfig, facts: Facts) -> Mapping[str, Any]:
+        """Return what a prompt file says about itself, if its task reads that."""
+        names = self._takes(rule.task)
+        chosen = {**self._defaults(rule.task), **rule.params}
+        if names is None or FRONT_MATTER not in names or chosen.get(FRONT_MATTER) is False:
+            return {}
+        said = front_matter.of_file(path, lambda path, most: read_head(path, facts, most))
+        return {key: value for key, value in said.items() if key in names}
 
     def _failed(self, job_id: str) -> bool:
         try:

@@ -293,9 +293,19 @@ def test_a_folder_without_a_recipe_has_none(tmp_path: Path) -> None:
 
 def test_a_recipe_is_one_rule_or_several(tmp_path: Path) -> None:
     """One rule's keys may stand directly in the file."""
-    (one,) = recipe(tmp_path, 'task = "transcribe"\nafter = "done"')
+    (one,) = recipe(tmp_path, 'task = "transcribe"\nafter = "done"').rules
     assert (one.task, one.after) == ("transcribe", After.DONE)
-    assert [rule.task for rule in recipe(tmp_path, '[[rules]]\ntask = "a"\n[[rules]]\ntask = "b"')] == ["a", "b"]
+    several = recipe(tmp_path, '[[rules]]\ntask = "a"\n[[rules]]\ntask = "b"').rules
+    assert [rule.task for rule in several] == ["a", "b"]
+
+
+def test_a_recipe_without_a_task_changes_the_rules_it_inherits(tmp_path: Path) -> None:
+    """Its keys are checked as a rule's are; it brings no rule of its own."""
+    found = recipe(tmp_path, 'after = "done"\n[subfolders]\nde = { language = "de" }')
+    assert (found.rules, found.said) == ((), {"after": After.DONE})
+    assert found.subfolders == {"de": {"language": "de"}}
+    with pytest.raises(ConfigError, match="after: got 'x'"):
+        recipe(tmp_path, 'after = "x"')
 
 
 @pytest.mark.parametrize("output", ["/etc", "../x", "a/../../x", "~/x"])
