@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from functools import partial
 from typing import Any, Final, Protocol
 
 from daemon.context import RunContext, Stop, World
@@ -75,7 +76,8 @@ class Executor:
 
     *owner* names this daemon process in claims. *ended* hears of every job that left the running state, on the
     worker's thread; *again* is told the time at which a job wants to be tried again (None: at once). *gate* may hold a
-    job back before it is claimed; *during* is entered for as long as a job runs.
+    job back before it is claimed; *during* is entered for as long as a job runs. *records* keeps what jobs
+    did.
     """
 
     def __init__(
@@ -89,6 +91,7 @@ class Executor:
         policy: Policy | None = None,
         gate: Gate | None = None,
         during: Callable[[Job], AbstractContextManager[object]] = nullcontext,
+        records: Records | None = None,
     ) -> None:
         self._world = world
         self._owner = owner
@@ -98,6 +101,7 @@ class Executor:
         self._policy = policy or Policy()
         self._gate = gate or OpenGate()
         self._during = during
+        self._records = records
         self._lock = threading.Lock()
         self._idle = threading.Condition(self._lock)
         self._running: dict[str, tuple[Job, Stop]] = {}

@@ -29,6 +29,7 @@ from daemon.models.references import ModelResolver, ResolvedModel
 from daemon.models.scheduler import ModelScheduler
 from daemon.paths import Home
 from daemon.records import Records
+from daemon.schedules.department import Schedules, schedules
 from daemon.service import Service
 from daemon.views import ReloadReport, public_job
 from jobs.errors import MlxdError
@@ -60,6 +61,7 @@ class Parts:
     awake: Awake
     service: Service
     watcher: Watcher
+    schedules: Schedules
     server: SocketServer
     _model_settings: Callable[[Config], dict[str, Any]]
 
@@ -71,6 +73,7 @@ class Parts:
 
     def close(self) -> None:
         """Stop everything, in the reverse order of the start. Nothing here waits for jobs."""
+        self.schedules.keeper.stop()
         self.watcher.stop()
         self.gate.stop()
         self.dispatcher.stop()
@@ -133,11 +136,19 @@ def build(
         world=world,
         owner=owner,
         clock=utcnow,
-        ended=aftermath,
+        ended=later.ended(aftermath),
         again=later.again,
         policy=Policy(max_crashes=config().runner.max_crashes),
         gate=gate,
         during=awake.during,
+        records=Records(
+            ledger=ledger,
+            settings=lambda: config().outputs,
+            defaults=world.defaults,
+            resolver=lambda: _resolver(config()),
+            task=plugins.task,
+            clock=utcnow,
+        ),
     )
     queue = JobQueue(home.queue, executor.execute, workers=config().queue.workers)
     later.dispatcher = Dispatcher(ledger=ledger, queue=queue, executor=executor, clock=utcnow, held=gate.held)
@@ -158,6 +169,16 @@ def build(
         intake=Intake(submit=later.service.submit, ledger=ledger), rescan_seconds=config().watch.rescan_seconds
     )
     later.service.watch(watcher)
+    later.schedules = schedules(
+        ledger,
+        later.service,
+        results=home.results,
+        limit=lambda: config().queue.limit,
+        stop=executor.cancel,
+        on_wake=(later.dispatcher.wake, watcher.rescan),
+        clock=utcnow,
+    )
+    later.service.keep(later.schedules.desk)
     return Parts(
         owner=owner,
         hub=hub,
@@ -172,6 +193,7 @@ def build(
         awake=awake,
         service=later.service,
         watcher=watcher,
+        schedules=later.schedules,
         server=SocketServer(create_app(later.service), listener, before_stop=hub.close),
         _model_settings=_model_settings,
     )
@@ -182,6 +204,16 @@ class _Later:
 
     dispatcher: Dispatcher
     service: Service
+    schedules: Schedules
+
+    def ended(self, first: Callable[[Job], None]) -> Callable[[Job], None]:
+        """Return what hears of jobs' ends: *first*, then the schedules, whose next job may have waited for it."""
+
+        def tell(job: Job) -> None:
+            first(job)
+            self.schedules.keeper.job_ended(job)
+
+        return tell
 
     def again(self, job: Job) -> None:
         """Leave a hint for a job that goes on."""
