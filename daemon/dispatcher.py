@@ -83,7 +83,7 @@ class Dispatcher:
         if job.state is not State.QUEUED:
             return
         if job.not_before is not None and job.not_before > self._clock():
-            self._wake()
+            self.wake()
         else:
             self._queue.put(job.id, lane=job.lane, priority=job.priority)
 
@@ -112,7 +112,8 @@ class Dispatcher:
             return
         log.warning("Took an orphaned job back.", extra={"action": "job_orphan_released", **orphan.log_context})
 
-    def _wake(self) -> None:
+    def wake(self) -> None:
+        """Look soon: something has changed."""
         with self._news:
             self._woken = True
             self._news.notify()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib.metadata
 import os
 import time
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -18,6 +18,7 @@ from daemon.health import metrics
 from daemon.models.footprint import footprint
 from daemon.models.scheduler import ModelScheduler
 from daemon.paths import Home
+from daemon.schedules.desk import ScheduleDesk
 from daemon.views import (
     Condition,
     FolderStatus,
@@ -30,7 +31,7 @@ from daemon.views import (
     TaskInfo,
     public_job,
 )
-from jobs.errors import LedgerUnavailable, QueueFull
+from jobs.errors import LedgerUnavailable, QueueFull, Unavailable
 from jobs.ledger import Ledger
 from jobs.model import Job, Lane, NewJob, Placement, Source, State
 from plugins.manager import PluginManager
@@ -89,6 +90,7 @@ class Service:
         self._shutdown = shutdown
         self._lanes = lanes
         self._folders: Folders | None = None
+        self._schedules: ScheduleDesk | None = None
         self._started = time.monotonic()
         self._draining = False
         #: What is wrong with the configuration, while the daemon serves without it.
@@ -97,6 +99,17 @@ class Service:
     def watch(self, folders: Folders) -> None:
         """Take the watcher, which itself submits through this service."""
         self._folders = folders
+
+    def keep(self, schedules: ScheduleDesk) -> None:
+        """Take the schedules, whose jobs are announced by this service."""
+        self._schedules = schedules
+
+    @property
+    def schedules(self) -> ScheduleDesk:
+        """Return whom to ask about schedules."""
+        if self._schedules is None:
+            raise Unavailable("Schedules are not kept yet; try again in a moment.")
+        return self._schedules
 
     def submit(self, new: NewJob, *, seen: tuple[Path, str] | None = None) -> tuple[Job, bool]:
         """Validate *new*, write it down, and only then answer.
@@ -111,13 +124,21 @@ class Service:
         if self._draining:
             raise QueueFull("mlxd is stopping; submit again when it is back.", retry_after=5)
         # Validated with the configuration's defaults under it, kept without: a job says what its submitter said.
-        defaults = self._config().tasks.get(new.task, {})
-        self._plugins.parse(new.task, {**defaults, **new.params})
+        self.validate(new.task, new.params)
         job, created = self._ledger.add(new, limit=self._config().queue.limit, seen=seen)
         if created:
-            self.hub.publish(job.id, STATE, public_job(job))
-            self._dispatcher.put(job)
+            self.announce(job)
         return job, created
+
+    def validate(self, task: str, params: Mapping[str, Any]) -> None:
+        """Raise `UnknownTask` or `InvalidParams` if no such job can be made; the configuration's defaults count."""
+        defaults = self._config().tasks.get(task, {})
+        self._plugins.parse(task, {**defaults, **params})
+
+    def announce(self, job: Job) -> None:
+        """Tell followers of a job that is new or changed, and leave a hint for it if it is queued."""
+        self.hub.publish(job.id, STATE, public_job(job))
+        self._dispatcher.put(job)
 
     def get(self, job_id: str) -> Job:
         """Return a job by its id or a unique beginning of it."""
@@ -243,6 +264,7 @@ class Service:
         ]
         try:
             counts = self._ledger.counts()
+            problems += self._schedules.problems() if self._schedules else []
         except LedgerUnavailable as error:
             counts, problems = {}, [*problems, error.message]
         models = self._models.status()

@@ -6,7 +6,7 @@ everything older was missed, and the policy says what of it still happens.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import StrEnum
@@ -40,22 +40,32 @@ class Caught:
 
 
 def catch_up(
-    policy: CatchUp, come: Sequence[datetime], *, now: datetime, window: timedelta, limit: int, why: str
+    policy: CatchUp,
+    come: Sequence[datetime],
+    *,
+    now: datetime,
+    window: timedelta,
+    limit: int,
+    why: str,
+    due: Callable[[datetime], datetime] = lambda time: time,
 ) -> Caught:
-    """Decide about the times *come* (oldest first, none in the future); *why* says why they were not met."""
+    """Decide about the times *come* (oldest first, none due in the future).
+
+    *why* says why they were not met; *due* is when a time was to happen, jitter included.
+    """
     if not come:
         return Caught()
     *older, newest = come
-    met = now - newest <= ON_TIME
+    met = now - due(newest) <= ON_TIME
     if met and not older:
-        return Caught(run=(newest,))
+        return Caught(run=tuple(come))
     if policy is CatchUp.SKIP:
         return Caught(
             run=(newest,) if met else (),
             missed=tuple(older) if met else tuple(come),
             reason=f"{why}; catch_up is skip",
         )
-    within = [time for time in come if now - time <= window or (met and time == newest)]
+    within = [time for time in come if now - due(time) <= window or (met and time == newest)]
     if not within:
         return Caught(missed=tuple(come), reason=f"{why}, longer ago than catch_up_window")
     if policy is CatchUp.ONCE:
