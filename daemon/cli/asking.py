@@ -75,7 +75,7 @@ def build(asked: Asked, *, cache: Path, waiting: bool) -> dict[str, Any]:
 
     """
     placement: dict[str, Any] = {}
-    params = _params(asked)
+    params = given_params(asked)
     _take_input(asked, params, placement, cache)
     if asked.output is not None:
         placement["directory"] = str(absolute(asked.output))
@@ -98,8 +98,8 @@ def _lane(task: str, *, waiting: bool) -> str:
     return "interactive" if waiting else "normal"
 
 
-def _params(asked: Asked) -> dict[str, Any]:
-    """Put together what was said in three ways; the more particular way wins."""
+def given_params(asked: Asked) -> dict[str, Any]:
+    """Return the parameters, which can be said in three ways; the more particular way wins. Raises as `build` does."""
     params: dict[str, Any] = _object(asked.params_json) if asked.params_json is not None else {}
     params.update(_pair(text) for text in asked.pairs)
     params.update({name: getattr(asked, name) for name in _PLAIN if getattr(asked, name) is not None})
