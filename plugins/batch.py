@@ -11,13 +11,14 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import suppress
-from itertools import islice
+from itertools import count, islice
 from pathlib import Path
 from typing import Any, Final
 
 from pydantic import BaseModel
 
 from jobs.errors import InvalidInput, InvalidRequest, MlxdError, RequestFailed
+from jobs.names import numbered
 from plugins.batch_params import Params, line_of
 from plugins.batch_record import Finished, Record, manifest, results_lines
 from plugins.generate import TEXT
@@ -104,11 +105,17 @@ class _Run:
         return False
 
     def _up_to_date(self, item: Item, file: Path) -> bool:
+        """Tell whether an output is younger than its prompt; what a changed prompt gave lies beside it as ``(2)``."""
         suffix = ".json" if self._params.wants_json else ".txt"
+        wanted = self._ctx.directory / f"{item.output}{suffix}"
         try:
-            return (self._ctx.directory / f"{item.output}{suffix}").stat().st_mtime >= file.stat().st_mtime
+            changed = file.stat().st_mtime
+            for number in count(1):
+                if wanted.with_name(numbered(wanted.name, number)).stat().st_mtime >= changed:
+                    return True
         except OSError:
-            return False
+            pass
+        return False
 
     def _flow(self, model: ModelHandle, todo: Iterator[Item]) -> None:
         pool = ThreadPoolExecutor(self._params.concurrency, thread_name_prefix="mlxd-batch")

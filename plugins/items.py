@@ -20,7 +20,17 @@ from plugins.inputs import read_text
 #: Most items in one batch: each is an output file, a manifest entry and a part of the checkpoint.
 MOST_ITEMS: Final = 100_000
 #: Never taken as prompts from a folder: what a batch itself, or mlxd, writes beside them.
-OWN_FILES: Final = ("*.out.txt", "*.out.json", "*.error.txt", "*manifest.json", "*results.jsonl")
+OWN_FILES: Final = (
+    "*.out.txt",
+    "*.out.json",
+    "*.out ([0-9]*).txt",
+    "*.out ([0-9]*).json",
+    "*.error.txt",
+    "*manifest.json",
+    "*manifest ([0-9]*).json",
+    "*results.jsonl",
+    "*results ([0-9]*).jsonl",
+)
 
 
 @dataclass(frozen=True, kw_only=True)

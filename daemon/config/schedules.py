@@ -134,4 +134,16 @@ class ScheduleConfig(Frozen):
         """Return the timing for people."""
         if self.cron is not None:
             return self.cron
-        return f"every {self.every:g} s" if self.every is not None else f"at {self.moment.astimezone(self.zone)}"
+        if self.every is not None:
+            return f"every {_words(self.every)}"
+        return f"at {self.moment.astimezone(self.zone).isoformat(' ', 'seconds')}"
+
+
+def _words(seconds: float) -> str:
+    """Return a duration as the configuration takes it: ``1h30m``."""
+    parts, left = [], seconds
+    for unit, size in (("d", 86400), ("h", 3600), ("m", 60)):
+        whole, left = divmod(left, size)
+        if whole:
+            parts.append(f"{whole:.0f}{unit}")
+    return "".join([*parts, f"{left:g}s"] if left or not parts else parts)

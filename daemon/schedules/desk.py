@@ -104,7 +104,8 @@ class ScheduleDesk:
 
     def next(self, name: str, count: int) -> Upcoming:
         """Return its next *count* times, as if it were neither paused nor disabled."""
-        return Upcoming(times=self._upcoming(self._book.get(name), count))
+        standing = self._book.get(name)
+        return Upcoming(times=self._upcoming(standing, count), timezone=zone_name(definition(standing).zone))
 
     def backfill(self, name: str, start: datetime, end: datetime) -> Backfilled:
         """Make the jobs of the times from *start* to *end* that did not become any.
@@ -133,7 +134,10 @@ class ScheduleDesk:
     def _upcoming(self, standing: Standing, count: int) -> tuple[datetime, ...]:
         """Return the next times as they really happen."""
         schedule = definition(standing)
-        found = islice(times(schedule.timing(standing.anchor), self._clock()), count)
+        start = self._clock()
+        if standing.next_at is not None and _condition(schedule, standing) is Condition.ACTIVE:
+            start = min(start, standing.next_at - _TICK)  # put off by its jitter, and still to come
+        found = islice(times(schedule.timing(standing.anchor), start), count)
         return tuple(due(schedule, standing, time).astimezone(schedule.zone) for time in found)
 
     def _status(self, standing: Standing, waiting: int) -> ScheduleStatus:

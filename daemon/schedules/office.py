@@ -64,15 +64,17 @@ class ScheduleOffice:
 
     def job(self, schedule: ScheduleConfig, fire: Fire) -> NewJob:
         """Return the job of a time of *schedule*."""
+        local = fire.at.astimezone(schedule.zone)
         return NewJob(
             task=schedule.task,
             params=schedule.params,
             lane=schedule.lane,
             priority=schedule.priority,
-            source=Source(
-                kind=SOURCE, rule=schedule.name, detail=fire.at.astimezone(schedule.zone).isoformat(timespec="seconds")
+            source=Source(kind=SOURCE, rule=schedule.name, detail=local.isoformat(timespec="seconds")),
+            placement=Placement(
+                directory=schedule.output or self._results / f"schedule-{schedule.name}",
+                stem=local.strftime("%Y-%m-%d_%H-%M"),
             ),
-            placement=Placement(directory=schedule.output or self._results / f"schedule-{schedule.name}"),
         )
 
     def stopped(self, job: Job) -> None:

@@ -110,13 +110,14 @@ class Roster:
             rested = schedule.enabled and before.definition.get("enabled") is False
             following = schedule.timing(before.anchor).after(now) if rested else before.next_at
             return before.model_copy(update={"origin": origin, "definition": said, "next_at": following})
+        anchor = now.replace(microsecond=0)
         return Standing(
             name=schedule.name,
             origin=origin,
             definition=said,
             fingerprint=schedule.fingerprint,
-            anchor=now,
-            next_at=schedule.timing(now).after(now),
+            anchor=anchor,
+            next_at=schedule.timing(anchor).after(now),
             paused=before.paused if before else False,
         )
 

@@ -6,7 +6,7 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Protocol
 
-from pydantic import AwareDatetime, Field, model_validator
+from pydantic import AwareDatetime, model_validator
 
 from daemon.config.schedules import ScheduleConfig
 from jobs.firing import Fire, Miss
@@ -87,7 +87,9 @@ class Backfilled(Frozen):
 class Upcoming(Frozen):
     """The next times of a schedule."""
 
-    times: tuple[AwareDatetime, ...] = Field(default=())
+    times: tuple[AwareDatetime, ...] = ()
+    #: Whose clocks count.
+    timezone: str
 
 
 class SchedulesFacade(Protocol):

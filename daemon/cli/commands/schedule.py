@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from datetime import datetime
+from datetime import datetime, tzinfo
 from typing import Any
 from urllib.parse import quote
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 import click
 
@@ -28,9 +29,15 @@ def _path(name: str, *rest: str) -> str:
     return "/".join(["/v1/schedules", quote(name, safe=""), *rest])
 
 
-def _local(moment: str | None) -> str:
-    """Return an ISO time for people, in this machine's time zone."""
-    return datetime.fromisoformat(moment).astimezone().strftime("%a %Y-%m-%d %H:%M:%S %Z") if moment else ""
+def _shown(moment: str | None, zone: str) -> str:
+    """Return an ISO time for people, as the clocks of *zone* show it."""
+    if not moment:
+        return ""
+    try:
+        clocks: tzinfo | None = ZoneInfo(zone)
+    except (ZoneInfoNotFoundError, ValueError):  # a zone without a name, or one that only the daemon knows
+        clocks = None
+    return datetime.fromisoformat(moment).astimezone(clocks).strftime("%a %Y-%m-%d %H:%M:%S %Z")
 
 
 @click.group(invoke_without_command=True, short_help="Jobs that come at their time.", epilog=_EXAMPLES)
@@ -59,7 +66,15 @@ def list_schedules(session: Session, /, *, as_json: bool = False) -> int:
 
 def _row(one: dict[str, Any]) -> tuple[Any, ...]:
     last = (one["last"] or {}).get("job", "")
-    return one["name"], one["when"], one["task"], one["state"], _local(one["due_at"]), last, one["problem"] or ""
+    return (
+        one["name"],
+        one["when"],
+        one["task"],
+        one["state"],
+        _shown(one["due_at"], one["timezone"]),
+        last,
+        one["problem"] or "",
+    )
 
 
 @schedule.command(epilog=_EXAMPLES)
@@ -91,7 +106,7 @@ def add(session: Session, /, *, as_json: bool, **options: Any) -> int:
     if as_json:
         write_json(added)
     else:
-        write(f"{added['name']}: next {_local(added['due_at'])}")
+        write(f"{added['name']}: next {_shown(added['due_at'], added['timezone'])}")
     return Exit.OK
 
 
@@ -145,25 +160,26 @@ def show(session: Session, /, *, name: str, as_json: bool) -> int:
 def _histories(found: dict[str, Any]) -> None:
     from daemon.cli.display import table
 
+    zone = found["timezone"]
     if found["upcoming"]:
         write("")
-        table(["next"], [(_local(time),) for time in found["upcoming"]])
+        table(["next"], [(_shown(time, zone),) for time in found["upcoming"]])
     if found["fires"]:
         write("")
         table(
             ["time", "how", "job"],
-            [(_local(one["at"]), one["kind"], one["job"] or "waits for its turn") for one in found["fires"]],
+            [(_shown(one["at"], zone), one["kind"], one["job"] or "waits for its turn") for one in found["fires"]],
         )
     if found["missed"]:
         write("")
         table(
             ["missed", "times", "why"],
-            [(_missed(one["first"], one["last"]), one["count"], one["reason"]) for one in found["missed"]],
+            [(_missed(one["first"], one["last"], zone), one["count"], one["reason"]) for one in found["missed"]],
         )
 
 
-def _missed(first: str, last: str) -> str:
-    return _local(first) if first == last else f"{_local(first)} to {_local(last)}"
+def _missed(first: str, last: str, zone: str) -> str:
+    return _shown(first, zone) if first == last else f"{_shown(first, zone)} to {_shown(last, zone)}"
 
 
 @schedule.command()
@@ -182,7 +198,7 @@ def pause(session: Session, /, *, name: str, as_json: bool) -> int:
 def resume(session: Session, /, *, name: str, as_json: bool) -> int:
     """Let a schedule go on, with its next time from now."""
     status = Transport(session.home.socket).ask("POST", _path(name, "resume"))
-    return _told(status, f"next {_local(status['due_at'])}", as_json=as_json)
+    return _told(status, f"next {_shown(status['due_at'], status['timezone'])}", as_json=as_json)
 
 
 def _told(status: dict[str, Any], text: str, *, as_json: bool) -> int:
@@ -219,14 +235,15 @@ def remove(session: Session, /, *, name: str, as_json: bool) -> int:
 @click.pass_obj
 def upcoming(session: Session, /, *, name: str, count: int, as_json: bool) -> int:
     """Show the next COUNT times (5), jitter included."""
-    times = Transport(session.home.socket).ask("GET", _path(name, "next"), query={"count": count})["times"]
+    answer = Transport(session.home.socket).ask("GET", _path(name, "next"), query={"count": count})
+    times = answer["times"]
     if as_json:
         write_json(times)
     elif not times:
         note("No time is left.")
     else:
         for time in times:
-            write(time)
+            write(_shown(time, answer["timezone"]))
     return Exit.OK
 
 

@@ -358,6 +358,19 @@ def test_only_new_leaves_out_what_has_an_output_already(prompts: Path, out: Path
     assert [asked(request) for request in ctx.lm.requests] == ["say c.txt"]
 
 
+def test_only_new_knows_the_outputs_of_later_jobs(prompts: Path, out: Path) -> None:
+    """A changed prompt's second output, beside the first, counts: the next job does not do it over again."""
+    run(FakeContext(out), folder=prompts)
+    (out / "c.out (2).txt").write_text("SAY C, BY THE SECOND JOB")
+    later = (out / "c.out.txt").stat().st_mtime + 10
+    os.utime(prompts / "c.txt", (later, later))
+    os.utime(out / "c.out (2).txt", (later + 1, later + 1))
+    ctx = FakeContext(out)
+
+    assert run(ctx, folder=prompts, only_new=True)["skipped"] == 5
+    assert ctx.lm.requests == []
+
+
 def test_a_folder_takes_a_template(prompts: Path, out: Path) -> None:
     """Its text stands for {text}."""
     ctx = FakeContext(out)
