@@ -13,7 +13,9 @@ from daemon.config import model as configuration
 from daemon.config.check import origins, unknown_names
 from daemon.config.folders import FolderConfig, RuleConfig
 from daemon.config.lanes import LaneConfig
+from daemon.config.notify import NotifyConfig
 from daemon.config.model import Config, load, read
+from daemon.config.shortcuts import ShortcutConfig
 from daemon.folders.recipe import folder_recipe
 from daemon.paths import Home, find_home
 from jobs.errors import ConfigError
@@ -359,8 +361,10 @@ def tables() -> list[tuple[str, type[BaseModel]]]:
         ("[watch]", configuration.WatchConfig),
         ("[queue]", configuration.QueueConfig),
         ("[lanes.<lane>]", LaneConfig),
+        ("[[notify]]", NotifyConfig),
         ("[runner]", configuration.RunnerConfig),
         ("[plugins]", configuration.PluginsConfig),
+        ("[shortcuts.<name>]", ShortcutConfig),
         ("[log]", configuration.LogConfig),
     ]
 
@@ -422,6 +426,8 @@ def test_the_documented_examples_are_valid(tmp_path: Path, home: Home) -> None:
                     lines = ["[[folders]]", 'path = "/y"', table, *lines]
                 else:
                     lines = [table, *lines]
+                if key.startswith("secret_"):
+                    lines.append('url = "https://example.org"')
                 if model is FolderConfig:
                     lines = [line for line in lines if not line.startswith("task")]
                 read_text(tmp_path, home, "\n".join(lines))
