@@ -27,16 +27,28 @@ _TROUBLE: Final = frozenset({State.FAILED, State.QUARANTINED, State.BLOCKED})
 
 
 class Aftermath:
-    """Called with every job that left the running state, on its worker's thread. *unblock* wakes blocked jobs."""
+    """Called with every job that left the running state, on its worker's thread.
 
-    def __init__(self, *, plugins: PluginManager, unblock: Callable[[], object]) -> None:
+    *unblock* wakes blocked jobs; *notify* tells whoever wants to know that the job has ended, or stopped for good.
+    """
+
+    def __init__(
+        self,
+        *,
+        plugins: PluginManager,
+        unblock: Callable[[], object],
+        notify: Callable[[Job], object] = lambda _job: None,
+    ) -> None:
         self._plugins = plugins
         self._unblock = unblock
+        self._notify = notify
 
     def __call__(self, job: Job) -> None:
         """Do what follows; nothing here can fail the job any more."""
         if job.placement.input is not None:
             self._settle(job, job.placement.input)
+        if job.terminal or job.state is State.QUARANTINED:
+            self._notify(job)
         if job.terminal:
             self._plugins.job_finished(job)
         if job.task == PULL and job.state is State.SUCCEEDED:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any, Final
 
+from daemon import notify
 from daemon.aftermath import Aftermath
 from daemon.api.app import create_app
 from daemon.api.listener import listen
@@ -34,8 +35,9 @@ from daemon.service import Service
 from daemon.views import ReloadReport, public_job
 from jobs.errors import MlxdError
 from jobs.ledger import Ledger, utcnow
-from jobs.model import Job
+from jobs.model import Job, NewJob
 from jobs.queue import JobQueue
+from plugins.deliver import DELIVER
 from plugins.manager import PluginManager
 
 #: Seconds that workers and runners get to end when everything else has stopped.
@@ -57,6 +59,7 @@ class Parts:
     queue: JobQueue
     dispatcher: Dispatcher
     aftermath: Aftermath
+    notifier: notify.Notifier
     gate: Gate
     awake: Awake
     service: Service
@@ -118,12 +121,13 @@ def build(
         task=plugins.task,
         parse=plugins.parse,
         defaults=lambda task: config().tasks.get(task, {}),
-        settings=lambda task: config().plugins.settings.get(plugins.owner(task), {}),
+        settings=partial(_task_settings, config, plugins),
         results=home.results,
     )
     # The service and the executor know each other: jobs that end may wake jobs that wait.
-    later = _Later()
-    aftermath = Aftermath(plugins=plugins, unblock=later.unblock)
+    later = _Later(ledger, hub)
+    notifier = notify.Notifier(config=config, add=later.add)
+    aftermath = Aftermath(plugins=plugins, unblock=later.unblock, notify=notifier)
     gate = Gate(
         lanes=lambda: config().lanes,
         ledger=ledger,
@@ -189,6 +193,7 @@ def build(
         queue=queue,
         dispatcher=later.dispatcher,
         aftermath=aftermath,
+        notifier=notifier,
         gate=gate,
         awake=awake,
         service=later.service,
@@ -206,6 +211,17 @@ class _Later:
     service: Service
     schedules: Schedules
 
+    def __init__(self, ledger: Ledger, hub: Hub) -> None:
+        self._ledger = ledger
+        self._hub = hub
+
+    def add(self, new: NewJob) -> None:
+        """Take in a job of our own making: also while the queue is full, and while the daemon stops."""
+        job, created = self._ledger.add(new)
+        if created:
+            self._hub.publish(job.id, STATE, public_job(job))
+            self.dispatcher.put(job)
+
     def ended(self, first: Callable[[Job], None]) -> Callable[[Job], None]:
         """Return what hears of jobs' ends: *first*, then the schedules, whose next job may have waited for it."""
 
@@ -222,6 +238,13 @@ class _Later:
     def unblock(self) -> None:
         """Let blocked jobs try again."""
         self.service.unblock()
+
+
+def _task_settings(config: Settings, plugins: PluginManager, task: str) -> Mapping[str, Any]:
+    """Return what the configuration says to the plugin that offers *task*; deliveries are told where to go."""
+    if task == DELIVER:
+        return notify.settings(config())
+    return config().plugins.settings.get(plugins.owner(task), {})
 
 
 def _plugin_place(home: Home, config: Config) -> PluginPlace:

@@ -101,6 +101,7 @@ class _Life:
             recovered = parts.ledger.recover(parts.owner)
             parts.ledger.unblock()
             parts.aftermath.catch_up(parts.ledger)
+            parts.notifier.catch_up(parts.ledger)
             parts.models.start()
             parts.gate.start(parts.executor, parts.dispatcher.put)
             parts.queue.start()

@@ -25,6 +25,7 @@ from pydantic import (
 from daemon.config.errors import explain
 from daemon.config.folders import FolderConfig, Switch, expand, inbox, listed
 from daemon.config.lanes import LaneConfig
+from daemon.config.notify import NotifyConfig
 from daemon.config.schedules import ScheduleConfig
 from daemon.config.shortcuts import ShortcutConfig
 from daemon.config.units import Budget, KeepAlive, Seconds, Size, budget_bytes, keep_alive, physical_memory
@@ -186,6 +187,8 @@ class Config(Frozen):
     queue: QueueConfig = QueueConfig()
     #: Lane -> under which conditions its jobs run. Lanes that are not named have none.
     lanes: dict[Lane, LaneConfig] = Field(default_factory=dict)
+    #: Who hears of a job's end.
+    notify: tuple[NotifyConfig, ...] = ()
     runner: RunnerConfig = RunnerConfig()
     plugins: PluginsConfig = PluginsConfig()
     #: Name -> menu entry that `mlxd shortcuts install` knows besides the built-in ones.
@@ -210,6 +213,9 @@ class Config(Frozen):
         paths = [folder.path for folder in self.folders]
         if twice := sorted({str(path) for path in paths if paths.count(path) > 1}):
             raise ValueError(f"each folder once, but these come twice: {', '.join(twice)}")
+        entries = [entry.name for entry in self.notify]
+        if twice := sorted({name for name in entries if entries.count(name) > 1}):
+            raise ValueError(f"a name of its own for each [[notify]], but these come twice: {', '.join(twice)}")
         names = [schedule.name for schedule in self.schedules]
         if twice := sorted({name for name in names if names.count(name) > 1}):
             raise ValueError(f"each schedule's name once, but these come twice: {', '.join(twice)}")
