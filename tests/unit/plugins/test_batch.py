@@ -144,6 +144,7 @@ def test_a_failed_item_does_not_fail_the_job(prompts: Path, out: Path) -> None:
     assert entries["b.md"] == {
         "id": "b.md",
         "status": "failed",
+        "attempts": 2,
         "error": {"type": "request-failed", "message": "too hard"},
     }
     assert "not UTF-8" in entries["c.txt"]["error"]["message"]
