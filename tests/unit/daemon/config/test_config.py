@@ -13,8 +13,9 @@ from daemon.config import model as configuration
 from daemon.config.check import origins, unknown_names
 from daemon.config.folders import FolderConfig, RuleConfig
 from daemon.config.lanes import LaneConfig
-from daemon.config.notify import NotifyConfig
 from daemon.config.model import Config, load, read
+from daemon.config.notify import NotifyConfig
+from daemon.config.schedules import ScheduleConfig
 from daemon.config.shortcuts import ShortcutConfig
 from daemon.folders.recipe import folder_recipe
 from daemon.paths import Home, find_home
@@ -360,6 +361,7 @@ def tables() -> list[tuple[str, type[BaseModel]]]:
         ("[[folders.rules]]", RuleConfig),
         ("[watch]", configuration.WatchConfig),
         ("[queue]", configuration.QueueConfig),
+        ("[[schedules]]", ScheduleConfig),
         ("[lanes.<lane>]", LaneConfig),
         ("[[notify]]", NotifyConfig),
         ("[runner]", configuration.RunnerConfig),
@@ -401,7 +403,7 @@ def test_documented_defaults_are_the_defaults(tmp_path: Path, home: Home) -> Non
             if shown is None or shown[1].startswith("defaults."):
                 continue
             given = {key: tomllib.loads(f"x = {shown[1]}")["x"]}
-            needed = {"path": "/x", "task": "t"}
+            needed = {"path": "/x", "task": "t", "name": "n", "cron": "@daily"}
             base = {name: value for name, value in needed.items() if name in model.model_fields}
             plain = model.model_validate(base)
             if getattr(plain, key) in ("", None):
@@ -426,6 +428,9 @@ def test_the_documented_examples_are_valid(tmp_path: Path, home: Home) -> None:
                     lines = ["[[folders]]", 'path = "/y"', table, *lines]
                 else:
                     lines = [table, *lines]
+                if model is ScheduleConfig:
+                    lines += ['name = "n"'] if key != "name" else []
+                    lines += ['cron = "@daily"'] if key not in ("cron", "every", "at") else []
                 if key.startswith("secret_"):
                     lines.append('url = "https://example.org"')
                 if model is FolderConfig:
