@@ -27,6 +27,8 @@ COMMANDS: Final[dict[str, tuple[str, str]]] = {
     "wait": ("jobs", "Wait for a job's end."),
     "cancel": ("jobs", "Take jobs back."),
     "retry": ("jobs", "Try jobs again."),
+    "verify": ("provenance", "Check a result against what made it."),
+    "rerun": ("provenance", "Do again what made a result."),
     "logs": ("logs", "Show the daemon's log."),
     "models": ("models", "List, load, unload and fetch models."),
     "folders": ("folders", "List the watched folders, or look through them now."),

@@ -157,7 +157,7 @@ def test_a_seed_makes_a_draw_repeatable(office: Office, inbox: Path) -> None:
     ],
 )
 def test_who_takes_recorded_results(
-    office: Office, inbox: Path, policy: str, reuse: bool | None, kind: str, asked: int
+    office: Office, inbox: Path, *, policy: str, reuse: bool | None, kind: str, asked: int
 ) -> None:
     """The job has the first word, then the configuration; by default watched folders do."""
     office.settings = OutputsConfig(reuse=policy)  # type: ignore[arg-type]
@@ -168,7 +168,7 @@ def test_who_takes_recorded_results(
 
 
 def test_a_stale_sidecar_makes_way_and_a_strangers_file_does_not(office: Office, inbox: Path) -> None:
-    """A sidecar whose output is gone is replaced; another file of that name stays, and the job succeeds all the same."""
+    """A sidecar whose output is gone is replaced; another file of that name stays, and the job succeeds."""
     first = office.do(watched(inbox / "a.txt", "x"))
     first.outputs[0].path.unlink()
     second = office.do(watched(inbox / "a.txt", "y"))
