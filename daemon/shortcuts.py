@@ -238,7 +238,8 @@ class Shelf:
         return mode
 
     def _remove(self, receipt: Receipt, *, force: bool) -> None:
-        if receipt.bound and self._mac:
+        stays = receipt.condition() is Condition.CHANGED and not force
+        if receipt.bound and self._mac and not stays:
             folder_action.unbind(Path(receipt.bound), receipt.path, run=self._run)
         remove(receipt, force=force)
         self._receipts.drop(receipt)
