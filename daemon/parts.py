@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -21,7 +22,12 @@ from daemon.context import World
 from daemon.dispatcher import Dispatcher
 from daemon.events import STATE, Hub
 from daemon.executor import Executor, Policy
+from daemon.folders.desk import FolderDesk, past_jobs
+from daemon.folders.expectation import models_of
 from daemon.folders.intake import Intake
+from daemon.folders.preview import Asking
+from daemon.folders.reverting import Reverting
+from daemon.folders.trash import Trash
 from daemon.folders.watcher import Watcher
 from daemon.models.engine import Engine
 from daemon.models.launch import Launch, PluginPlace
@@ -34,6 +40,7 @@ from daemon.schedules.department import Schedules, schedules
 from daemon.service import Service
 from daemon.views import ReloadReport, public_job
 from jobs.errors import MlxdError
+from jobs.journal import Journal
 from jobs.ledger import Ledger, utcnow
 from jobs.model import Job, NewJob
 from jobs.queue import JobQueue
@@ -127,7 +134,8 @@ def build(
     # The service and the executor know each other: jobs that end may wake jobs that wait.
     later = _Later(ledger, hub)
     notifier = notify.Notifier(config=config, add=later.add)
-    aftermath = Aftermath(plugins=plugins, unblock=later.unblock, notify=notifier)
+    journal, trash = Journal(ledger), make_trash(home)
+    aftermath = Aftermath(plugins=plugins, unblock=later.unblock, notify=notifier, journal=journal, trash=trash)
     gate = Gate(
         lanes=lambda: config().lanes,
         ledger=ledger,
@@ -169,10 +177,19 @@ def build(
         shutdown=shutdown,
         lanes=gate,
     )
-    watcher = Watcher(
-        intake=Intake(submit=later.service.submit, ledger=ledger), rescan_seconds=config().watch.rescan_seconds
-    )
+    intake = Intake(submit=later.service.submit, ledger=ledger, takes=plugins.takes, defaults=world.defaults)
+    watcher = Watcher(intake=intake, rescan_seconds=config().watch.rescan_seconds, paused=journal.paused)
     later.service.watch(watcher)
+    later.service.keep_folders(
+        FolderDesk(
+            folders=lambda: config().folders,
+            watcher=watcher,
+            journal=journal,
+            revert=Reverting(ledger=ledger, journal=journal, trash=trash, clock=utcnow),
+            asking=_asking(config, ledger, journal, plugins, intake),
+            clock=utcnow,
+        )
+    )
     later.schedules = schedules(
         ledger,
         later.service,
@@ -263,6 +280,36 @@ def _model_settings(config: Config) -> dict[str, Any]:
 
 def _resolver(config: Config) -> ModelResolver:
     return ModelResolver(aliases=config.models, defaults=config.defaults.refs(), keep_alive=config.defaults.keep_alive)
+
+
+def make_trash(home: Home, environ: Mapping[str, str] = os.environ) -> Trash:
+    """Return where deleted files go: with ``MLXD_HOME`` everything stays in that folder, the trash too."""
+    trash = Trash(home.cache / "trash", system=not environ.get("MLXD_HOME"), environ=environ)
+    trash.expire()
+    return trash
+
+
+def _asking(config: Settings, ledger: Ledger, journal: Journal, plugins: PluginManager, intake: Intake) -> Asking:
+    """Return whom a dry run of a watched folder asks."""
+
+    def defaults(task: str) -> Mapping[str, Any]:
+        return config().tasks.get(task, {})
+
+    return Asking(
+        records=ledger,
+        takes=plugins.takes,
+        prepared=intake.prepared,
+        validate=lambda new: plugins.parse(new.task, {**defaults(new.task), **new.params}),
+        past=lambda task: past_jobs(ledger, journal, task),
+        models=lambda new: models_of(new, plugins.task, defaults),
+        estimate=lambda ref, runtime: _estimate(config(), plugins, ref, runtime),
+    )
+
+
+def _estimate(config: Config, plugins: PluginManager, ref: str | None, runtime: str) -> tuple[str, int]:
+    """Return what the model *ref* (None: the default) is called, and the memory it will need, bytes."""
+    model = _resolver(config)(ref, runtime)
+    return model.ref, plugins.runtimes[model.runtime].estimate(model.path, model.options).total
 
 
 def _configured(config: Config, resolve: ModelResolver) -> Iterable[ResolvedModel]:

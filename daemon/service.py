@@ -14,7 +14,9 @@ from daemon.config.model import Config
 from daemon.dispatcher import Dispatcher
 from daemon.events import STATE, Hub
 from daemon.executor import Executor
+from daemon.folders.desk import FolderDesk
 from daemon.health import metrics
+from daemon.health.findings import Finding
 from daemon.models.footprint import footprint
 from daemon.models.scheduler import ModelScheduler
 from daemon.paths import Home
@@ -90,6 +92,7 @@ class Service:
         self._shutdown = shutdown
         self._lanes = lanes
         self._folders: Folders | None = None
+        self._folder_desk: FolderDesk | None = None
         self._schedules: ScheduleDesk | None = None
         self._started = time.monotonic()
         self._draining = False
@@ -99,6 +102,17 @@ class Service:
     def watch(self, folders: Folders) -> None:
         """Take the watcher, which itself submits through this service."""
         self._folders = folders
+
+    def keep_folders(self, desk: FolderDesk) -> None:
+        """Take whom to ask about watched folders."""
+        self._folder_desk = desk
+
+    @property
+    def folder_desk(self) -> FolderDesk:
+        """Return whom to ask about watched folders."""
+        if self._folder_desk is None:
+            raise Unavailable("Folders are not watched yet; try again in a moment.")
+        return self._folder_desk
 
     def keep(self, schedules: ScheduleDesk) -> None:
         """Take the schedules, whose jobs are announced by this service."""
@@ -284,6 +298,13 @@ class Service:
             lanes=tuple(self._lanes.status() if self._lanes else ()),
             problems=tuple(dict.fromkeys(problem for problem in problems if problem)),
         )
+
+    def doctor(self) -> list[Finding]:
+        """Examine the set-up from the daemon's own context: its permissions are the ones that count."""
+        from daemon.health.inside import examine_all
+
+        told = {"health": self.health(), "folders": self.folders(), "plugins": self.plugins()}
+        return examine_all(self._home, told, inside=True, running=self._config())
 
     def metrics(self) -> str:
         """Return Prometheus' text format."""

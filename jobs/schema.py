@@ -194,6 +194,33 @@ misses = Table(
     Column("noticed_at", Instant, nullable=False),
 )
 
+#: Inputs and outputs that were moved, or were about to be.
+journal = Table(
+    "journal",
+    metadata,
+    Column("seq", ForeignKey("jobs.seq", ondelete="CASCADE"), primary_key=True),
+    Column("source", PathText, primary_key=True),
+    Column("target", PathText, nullable=False),
+    Column("sha256", String, nullable=False),
+    Column("moved_at", Instant, nullable=False),
+)
+
+#: Jobs that were taken back.
+reverts = Table(
+    "reverts",
+    metadata,
+    Column("seq", ForeignKey("jobs.seq", ondelete="CASCADE"), primary_key=True),
+    Column("reverted_at", Instant, nullable=False),
+)
+
+#: Watched folders of which nothing is taken for now.
+pauses = Table(
+    "pauses",
+    metadata,
+    Column("folder", PathText, primary_key=True),
+    Column("since", Instant, nullable=False),
+)
+
 #: ``MIGRATIONS[n]`` brings a ledger from version n to n + 1. Never edit one that was released; append.
 MIGRATIONS: Final[tuple[tuple[str, ...], ...]] = (
     (
@@ -287,6 +314,24 @@ MIGRATIONS: Final[tuple[tuple[str, ...], ...]] = (
             noticed_at BIGINT NOT NULL
         )""",
         "CREATE INDEX ix_misses_schedule ON misses (schedule)",
+    ),
+    (
+        """CREATE TABLE journal (
+            seq INTEGER NOT NULL REFERENCES jobs (seq) ON DELETE CASCADE,
+            source VARCHAR NOT NULL,
+            target VARCHAR NOT NULL,
+            sha256 VARCHAR NOT NULL,
+            moved_at BIGINT NOT NULL,
+            PRIMARY KEY (seq, source)
+        )""",
+        """CREATE TABLE reverts (
+            seq INTEGER NOT NULL PRIMARY KEY REFERENCES jobs (seq) ON DELETE CASCADE,
+            reverted_at BIGINT NOT NULL
+        )""",
+        """CREATE TABLE pauses (
+            folder VARCHAR NOT NULL PRIMARY KEY,
+            since BIGINT NOT NULL
+        )""",
     ),
 )
 

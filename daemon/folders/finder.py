@@ -76,7 +76,7 @@ class Finder:
         self.root_identity = self._reach()
         if self.root_identity is None:
             return False
-        self._look("")
+        self.enter("")
         problem = self.recipes.standing("").problem
         if problem:
             self._complaints.add(problem)
@@ -95,7 +95,7 @@ class Finder:
         """Yield the candidate at this place, or those below it if it is a folder; nothing if it is gone."""
         if self._is_pruned(relative) or self._leads_out(relative):
             return
-        self.recipes.look_above(relative)
+        self.enter_above(relative)
         path = f"{self._root}/{relative}"
         try:
             status = os.lstat(path)
@@ -103,7 +103,7 @@ class Finder:
             return
         name = relative.rpartition("/")[2]
         if stat.S_ISDIR(status.st_mode):
-            if self._folder.recursive and not is_ignored_folder(name) and not self._prunes(relative):
+            if self._folder.recursive and not is_ignored_folder(name) and not self.prunes(relative):
                 yield from self._below(relative)
         elif not is_ignored_file(name):
             yield from self._judge(relative, lambda: status)
@@ -148,7 +148,8 @@ class Finder:
         except OSError as error:
             self._complaints.add(f"the folder cannot be made: {describe(error)}")
 
-    def _look(self, at: str, *, present: bool = True) -> None:
+    def enter(self, at: str, *, present: bool = True) -> None:
+        """Read the recipe of the sub-folder *at* if it changed, and complain if it is wrong."""
         if self.recipes.look(at, present=present):
             self.generation += 1
         problem = self.recipes.problems().get(at)
@@ -160,9 +161,9 @@ class Finder:
             self._root,
             start,
             recursive=self._folder.recursive,
-            pruned=self._prunes,
+            pruned=self.prunes,
             on_error=self._cannot_list,
-            on_folder=lambda at, has_recipe: self._look(at, present=has_recipe),
+            on_folder=lambda at, has_recipe: self.enter(at, present=has_recipe),
         )
         for relative, entry in found:
             yield from self._judge(relative, partial(entry.stat, follow_symlinks=False))
@@ -187,7 +188,12 @@ class Finder:
         elif wait := patience(rules, relative, size=facts.size, age=self.age(facts)):
             yield Candidate(relative, facts, wait)
 
-    def _prunes(self, relative: str) -> bool:
+    def enter_above(self, relative: str) -> None:
+        """Read the recipes of all folders above *relative* that changed."""
+        self.recipes.look_above(relative)
+
+    def prunes(self, relative: str) -> bool:
+        """Tell whether the sub-folder *relative* holds outputs or is watched by itself."""
         return relative in self._excluded or relative in self.recipes.outputs
 
     def _is_pruned(self, relative: str) -> bool:
@@ -196,7 +202,7 @@ class Finder:
         if parts and not self._folder.recursive:
             return True
         above = ("/".join(parts[:depth]) for depth in range(1, len(parts) + 1))
-        return any(is_ignored_folder(part) for part in parts) or any(map(self._prunes, above))
+        return any(is_ignored_folder(part) for part in parts) or any(map(self.prunes, above))
 
     def _leads_out(self, relative: str) -> bool:
         """Tell whether some folder on the way to *relative* is a link; a scan does not follow one either."""

@@ -123,3 +123,9 @@ def place_key(path: Path, facts: Facts) -> str:
 def content_key(digest: str, fingerprint: str) -> str:
     """Return the key of a content done in one way, wherever it lies and whatever it is called."""
     return f"content:{digest}:{fingerprint}"
+
+
+def digest_of(key: str) -> str | None:
+    """Return the SHA-256 in a key that `content_key` made, None if it is another one."""
+    kind, _, rest = key.partition(":")
+    return rest.partition(":")[0] if kind == "content" else None
