@@ -81,7 +81,8 @@ def existing(name: str) -> Path:
         raise InvalidInput("A file name is empty.")
     # Not `resolve`, which would follow the person's links.
     given = Path(os.path.abspath(name))  # noqa: PTH100
-    candidates = [given, Path(name).expanduser()] if name.startswith("~") else [given]
+    # Not Path.expanduser, which fails where "~x" is no user but a file's name.
+    candidates = [given, Path(os.path.expanduser(name))] if name.startswith("~") else [given]  # noqa: PTH111
     found = next((path for path in candidates if _is_there(path)), None) or _respelt(given)
     if found is None:
         raise InvalidInput(f"There is no file {name}.", file=str(given))
