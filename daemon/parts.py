@@ -196,7 +196,7 @@ def build(
         results=home.results,
         limit=lambda: config().queue.limit,
         stop=executor.cancel,
-        on_wake=(later.dispatcher.wake, watcher.rescan),
+        on_wake=(later.dispatcher.wake, watcher.rescan, gate.nudge),
         clock=utcnow,
     )
     later.service.keep(later.schedules.desk)
@@ -296,7 +296,8 @@ def _asking(config: Settings, ledger: Ledger, journal: Journal, plugins: PluginM
         return config().tasks.get(task, {})
 
     return Asking(
-        records=ledger,
+        known=intake.known,
+        is_output=intake.is_output,
         takes=plugins.takes,
         prepared=intake.prepared,
         validate=lambda new: plugins.parse(new.task, {**defaults(new.task), **new.params}),
