@@ -80,6 +80,10 @@ class RuleConfig(Frozen):
     output: Annotated[Path | None, BeforeValidator(_tilde)] = None
     #: What becomes of an input whose job succeeded.
     after: After = After.LEAVE
+    #: Whether a recorded result may stand for doing the same content again; None: as ``[outputs]`` says.
+    reuse: Switch | None = None
+    #: Whether the outputs get a ``.mlxd.json``; None: as ``[outputs]`` says.
+    provenance: Switch | None = None
     #: Name of the outputs without suffix, perhaps with folders in it; the words of `STEM_WORDS` are filled in.
     stem: str = ""
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import stat
+import unicodedata
 from collections.abc import Callable
 from pathlib import Path
 from typing import Final, NamedTuple
@@ -118,6 +119,11 @@ def place_key(path: Path, facts: Facts) -> str:
     """
     name = os.fsencode(path) + b"\0" + ",".join(map(str, facts[1:])).encode()
     return "place:" + hashlib.sha256(name).hexdigest()[:40]
+
+
+def name_key(path: Path) -> str:
+    """Return the key of a place, whatever lies there: composed, as names are compared."""
+    return hashlib.sha256(unicodedata.normalize("NFC", str(path)).encode(errors="surrogateescape")).hexdigest()[:16]
 
 
 def content_key(digest: str, fingerprint: str) -> str:

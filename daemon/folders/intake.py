@@ -3,8 +3,9 @@
 What has been taken is remembered in the ledger, never only here. Two keys speak for a file:
 
 1. its *place* (path, device, inode, size, time of change): an unchanged file is recognised without reading it;
-2. its *content* with what the rule does to it: a copy, a renamed or a touched file is not done twice, unless the folder
-   says ``again``, or it failed before: then putting it there once more is asking for another try.
+2. its *content* with what the rule does to it: a touched file is not done twice, unless the folder says ``again``, or
+   it failed before: then putting it there once more is asking for another try. A copy, or a file of another name, is a
+   job of its own, which takes the recorded result (`daemon.reuse`): nothing that is put there goes unanswered.
 
 A changed rule applies to files that come from now on: the place key knows nothing of rules.
 """
@@ -29,6 +30,7 @@ from daemon.folders.identity import (
     HashingStopped,
     content_digest,
     content_key,
+    name_key,
     open_still,
     place_key,
     read_head,
@@ -36,6 +38,7 @@ from daemon.folders.identity import (
 from daemon.folders.rules import Takes, anything, fingerprint, new_job
 from jobs.errors import InvalidInput, InvalidParams, JobNotFound, LedgerUnavailable, MlxdError, QueueFull
 from jobs.model import Job, NewJob, State
+from jobs.provenance import is_own_output
 from plugins import front_matter
 
 log: Final = logging.getLogger(__name__)
@@ -154,18 +157,45 @@ class Intake:
         key = content_key(self._digest(path, facts), fingerprint(rule, self._takes))
         place = place_key(path, facts)
         if known := self._ledger.seen(folder.path, key):
-            if not self._failed(known):
+            named = f"{key}:{name_key(path)}"
+            if self._failed(known):
+                key = place  # the content's key names the failed job
+            elif self._made_of(known, path) or self._ledger.seen(folder.path, named):
                 self._ledger.remember(folder.path, place, known)
                 self._digests.pop(path, None)
                 log.info("The same content was done before.", extra={"action": "file_known", "job_id": known})
                 return Outcome(Verdict.KNOWN)
-            key = place  # the content's key names the failed job
+            else:
+                key = named
         outcome = self._hand_in(folder, path, rule, facts, key)
         self._digests.pop(path, None)
         # Only spares reading the file again: the content key, written with the job, is what counts after a crash.
         if outcome.job is not None:
             self._ledger.remember(folder.path, place, outcome.job.id)
         return outcome
+
+    def known(self, folder: FolderConfig, path: Path, rule: RuleConfig, facts: Facts) -> str | None:
+        """Return the id of the job that the file has become, None if `file` would make one of it. Notes nothing.
+
+        Raises:
+            FileChanged, OSError: it is not as *facts* say, or cannot be read.
+
+        """
+        if done := self._ledger.seen(folder.path, place_key(path, facts)):
+            return done
+        if folder.again:
+            return None
+        digest = content_digest(path, facts, stopping=self._stopping.is_set)
+        key = content_key(digest, fingerprint(rule, self._takes))
+        done = self._ledger.seen(folder.path, key)
+        if done is None or self._failed(done):
+            return None
+        same = self._made_of(done, path) or self._ledger.seen(folder.path, f"{key}:{name_key(path)}")
+        return done if same else None
+
+    def is_output(self, path: Path) -> bool:
+        """Tell whether mlxd wrote the file *path* itself."""
+        return self._is_output(path)
 
     def prepared(self, folder: FolderConfig, path: Path, rule: RuleConfig, facts: Facts) -> NewJob:
         """Return the job that *rule* makes of the file *path*; reads the beginning of a prompt file.
@@ -206,6 +236,13 @@ class Intake:
         said = front_matter.of_file(path, lambda path, most: read_head(path, facts, most))
         return {key: value for key, value in said.items() if key in names}
 
+    def _made_of(self, job_id: str, path: Path) -> bool:
+        """Tell whether the job was made of the file at *path*; one that was cleaned away may have been."""
+        try:
+            return self._ledger.get(job_id).source.detail in (str(path), None)
+        except JobNotFound:
+            return True
+
     def _failed(self, job_id: str) -> bool:
         try:
             return self._ledger.get(job_id).state in (State.FAILED, State.CANCELLED)
@@ -226,7 +263,10 @@ class Intake:
     def _is_output(self, path: Path) -> bool:
         """Ask for the name as it is, and as we write names: HFS+ and some servers give them back decomposed."""
         composed = Path(unicodedata.normalize("NFC", str(path)))
-        return self._ledger.is_output(path) or (composed != path and self._ledger.is_output(composed))
+        if self._ledger.is_output(path) or (composed != path and self._ledger.is_output(composed)):
+            return True
+        # Another Mac's, or an earlier ledger's.
+        return is_own_output(path)
 
 
 def _is_text(path: Path) -> bool:

@@ -124,6 +124,8 @@ def new_job(
             input=path,
             after=rule.after,
         ),
+        reuse=rule.reuse,
+        provenance=rule.provenance,
     )
 
 
