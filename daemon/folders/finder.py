@@ -62,7 +62,7 @@ class Finder:
         self._access = access or Access(partial(_peek, folder.path))
         self._wall = wall
         self._platform = platform
-        self.recipes = Recipes(folder)
+        self.recipes = Recipes(folder, dataless)
         #: Whether the folder can be used, as it was found last.
         self.state = FolderState.WATCHING
         #: (device, inode) of the folder, None while it cannot be used.

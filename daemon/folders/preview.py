@@ -7,40 +7,27 @@ import stat
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import cache
 from pathlib import Path
-from typing import Any, Final, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 from daemon.config.folders import FolderConfig, RuleConfig
 from daemon.folders.complaints import Complaints
 from daemon.folders.expectation import Past, expect
 from daemon.folders.finder import Finder
-from daemon.folders.identity import Facts, FileChanged, content_digest, content_key, is_dataless, is_regular, place_key
+from daemon.folders.identity import Facts, FileChanged, HashingStopped, is_dataless, is_regular
 from daemon.folders.ignored import is_ignored_file, is_ignored_folder
-from daemon.folders.rules import Placed, Takes, fingerprint, patience, why_not
+from daemon.folders.rules import Placed, Takes, patience, why_not
 from daemon.views import FileTest, FolderState, FolderTest, TestVerdict
-from jobs.errors import JobNotFound, MlxdError
-from jobs.model import Job, NewJob, State
-
-#: Larger files are not read to see whether their content was done before, bytes.
-_READ: Final = 256 * 1024 * 1024
-
-
-class Records(Protocol):
-    """What a dry run asks of the ledger."""
-
-    def seen(self, folder: Path, key: str) -> str | None:
-        """Return the id of the job that was made of this key."""
-
-    def get(self, job_id: str) -> Job:
-        """Return a job."""
-
-    def is_output(self, path: Path) -> bool:
-        """Tell whether a job wrote this file."""
+from jobs.errors import MlxdError
+from jobs.model import NewJob
 
 
 class Asking(NamedTuple):
     """Whom a dry run asks."""
 
-    records: Records
+    #: Folder, path, rule, facts -> the job that the file has become. Raises what `Intake.known` does.
+    known: Callable[[FolderConfig, Path, RuleConfig, Facts], str | None]
+    #: Whether mlxd wrote this file.
+    is_output: Callable[[Path], bool]
     takes: Takes
     #: Folder, path, rule, facts -> the job. Raises what `daemon.folders.intake.Intake.prepared` does.
     prepared: Callable[[FolderConfig, Path, RuleConfig, Facts], NewJob]
@@ -73,8 +60,6 @@ class Preview:
         watched = folder.model_copy(update={"create": False})
         self._finder = finder(watched, complaints=self._complaints, excluded=excluded, dataless=dataless)
         self._dataless = dataless
-        #: Key of a content -> the first file that has it.
-        self._contents: dict[str, str] = {}
         self._past = cache(asking.past)
         self._estimate = cache(self._estimated)
 
@@ -159,7 +144,7 @@ class Preview:
             return self._without_rule(path, relative, facts)
         try:
             return self._known(path, rule, facts) or self._job(path, rule, facts)
-        except (OSError, FileChanged) as error:
+        except (OSError, FileChanged, HashingStopped) as error:
             return FileTest(path=path, verdict=TestVerdict.LEFT_ALONE, why=f"cannot be read now: {error}")
 
     def _without_rule(self, path: Path, relative: str, facts: Facts) -> FileTest:
@@ -175,27 +160,13 @@ class Preview:
 
     def _known(self, path: Path, rule: RuleConfig, facts: Facts) -> FileTest | None:
         """Return what was made of the file before, None if it is new."""
-        records, folder = self._asking.records, self._folder.path
-        done = records.seen(folder, place_key(path, facts))
-        if done is None and records.is_output(path):
+        if self._asking.is_output(path):
             return FileTest(path=path, verdict=TestVerdict.LEFT_ALONE, why="mlxd wrote it")
-        if done is None and not self._folder.again and facts.size <= _READ:
-            key = content_key(content_digest(path, facts), fingerprint(rule, self._asking.takes))
-            done = records.seen(folder, key)
-            if done is not None and self._failed(done):
-                done = None
-            elif done is None and (first := self._contents.setdefault(key, path.name)) != path.name:
-                return FileTest(path=path, verdict=TestVerdict.LEFT_ALONE, why=f"it has the same content as {first}")
+        done = self._asking.known(self._folder, path, rule, facts)
         if done is None:
             return None
         why = f"it was done already, as job {done} (mlxd retry {done} does it again)"
         return FileTest(path=path, verdict=TestVerdict.DONE, rule=rule.name, why=why, job=done)
-
-    def _failed(self, job_id: str) -> bool:
-        try:
-            return self._asking.records.get(job_id).state in (State.FAILED, State.CANCELLED)
-        except JobNotFound:
-            return False
 
     def _job(self, path: Path, rule: RuleConfig, facts: Facts) -> FileTest:
         try:

@@ -96,13 +96,13 @@ def _changed(rule: RuleConfig, said: Mapping[str, Any], folder: str) -> Placed:
     return Placed.model_validate(values)
 
 
-def recipe_facts(folder: Path) -> Facts | None:
+def recipe_status(folder: Path) -> os.stat_result | None:
     """Return the state of the recipe file in *folder*, None if there is none; cheap enough for every rescan."""
     try:
         status = (folder / RECIPE).lstat()
     except OSError:
         return None
-    return Facts.of(status) if is_regular(status) else None
+    return status if is_regular(status) else None
 
 
 def folder_recipe(folder: Path) -> OwnRecipe | None:
@@ -113,9 +113,10 @@ def folder_recipe(folder: Path) -> OwnRecipe | None:
 
     """
     path = folder / RECIPE
-    facts = recipe_facts(folder)
-    if facts is None:
+    status = recipe_status(folder)
+    if status is None:
         return None
+    facts = Facts.of(status)
     if facts.size > _LARGEST:
         raise ConfigError(f"{path}: too large for a recipe ({facts.size} bytes)", file=str(path))
     raw = _parse(path, facts)

@@ -6,13 +6,14 @@ above say of it by its name (``subfolders``), then its own ``.mlxd.toml``.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import os
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from daemon.config.folders import FolderConfig, RuleConfig
-from daemon.folders.identity import Facts
-from daemon.folders.recipe import OwnRecipe, folder_recipe, recipe_facts
+from daemon.config.folders import RECIPE, FolderConfig, RuleConfig
+from daemon.folders.identity import Facts, is_dataless
+from daemon.folders.recipe import OwnRecipe, folder_recipe, recipe_status
 from daemon.folders.rules import Placed, matches, output_folders, rules_of
 from jobs.errors import ConfigError
 
@@ -29,6 +30,8 @@ class Standing(NamedTuple):
 
 class _Known(NamedTuple):
     facts: Facts
+    #: Its content is still in a cloud: opening it would wait for the download.
+    in_cloud: bool
     recipe: OwnRecipe | None
     problem: str | None
 
@@ -36,8 +39,9 @@ class _Known(NamedTuple):
 class Recipes:
     """The recipes of one watched folder and those below, as they were when `look` was last called for each."""
 
-    def __init__(self, folder: FolderConfig) -> None:
+    def __init__(self, folder: FolderConfig, dataless: Callable[[os.stat_result], bool] = is_dataless) -> None:
         self._folder = folder
+        self._dataless = dataless
         #: Relative path of a folder ("" for the watched one) -> its recipe; only of folders that have one.
         self._known: dict[str, _Known] = {}
         self._standing: dict[str, Standing] = {}
@@ -47,14 +51,15 @@ class Recipes:
 
     def look(self, at: str, *, present: bool = True) -> bool:
         """Read the recipe of the folder *at* again if it changed; return whether it did. *present*: it may have one."""
-        facts = recipe_facts(self._folder.path / at) if present and self._folder.recipe else None
+        status = recipe_status(self._folder.path / at) if present and self._folder.recipe else None
+        now = None if status is None else (Facts.of(status), self._dataless(status))
         known = self._known.get(at)
-        if (known and known.facts) == facts:
+        if (known and known[:2]) == now:
             return False
-        if facts is None:
+        if now is None:
             del self._known[at]
         else:
-            self._known[at] = _read(self._folder.path / at, facts)
+            self._known[at] = _read(self._folder.path / at, *now)
         self._standing.clear()
         self._gather()
         return True
@@ -116,11 +121,13 @@ class Recipes:
         self.outputs = output_folders(self._folder, rules)
 
 
-def _read(folder: Path, facts: Facts) -> _Known:
+def _read(folder: Path, facts: Facts, in_cloud: bool) -> _Known:
+    if in_cloud:
+        return _Known(facts, in_cloud, None, f"{folder / RECIPE} is still in the cloud; its folder waits for it")
     try:
-        return _Known(facts, folder_recipe(folder), None)
+        return _Known(facts, in_cloud, folder_recipe(folder), None)
     except ConfigError as error:
-        return _Known(facts, None, error.message)
+        return _Known(facts, in_cloud, None, error.message)
 
 
 def _filled(value: Any, name: str) -> Any:
