@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -54,6 +54,7 @@ class Calendar:
             on_wake=(self._wake,),
             clock=self.bench.clock,
             monotonic=self.bench.clock.monotonic,
+            nap_s=86_400.0,
         )
         self.keeper, self.desk, self.book = parts.keeper, parts.desk, parts.desk._book
         self.roster = parts.desk._roster
@@ -118,6 +119,3 @@ def a_schedule(**said: Any) -> ScheduleConfig:
 
 def utc(text: str) -> datetime:
     return datetime.fromisoformat(text).replace(tzinfo=UTC)
-
-
-Act = Callable[[], None]

@@ -9,7 +9,7 @@ from datetime import datetime
 from pathlib import Path
 
 from daemon.schedules.desk import ScheduleDesk
-from daemon.schedules.keeper import Keeper
+from daemon.schedules.keeper import NAP_S, Keeper
 from daemon.schedules.office import Doors, ScheduleOffice
 from daemon.schedules.roster import Roster
 from jobs.ledger import Ledger
@@ -34,10 +34,11 @@ def schedules(
     on_wake: tuple[Callable[[], object], ...],
     clock: Callable[[], datetime],
     monotonic: Callable[[], float] = time.monotonic,
+    nap_s: float = NAP_S,
 ) -> Schedules:
     """Make the parts; nothing runs before ``keeper.start``. See `ScheduleOffice` for the arguments."""
     book = ScheduleBook(ledger)
     roster = Roster(book, clock)
     office = ScheduleOffice(doors, results=results, limit=limit, stop=stop, on_wake=on_wake)
-    keeper = Keeper(book, roster, office, clock=clock, monotonic=monotonic)
+    keeper = Keeper(book, roster, office, clock=clock, monotonic=monotonic, nap_s=nap_s)
     return Schedules(keeper, ScheduleDesk(book, roster, office, keeper, clock=clock))

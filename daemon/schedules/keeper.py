@@ -7,6 +7,7 @@ machine sleeps: that is how a wake is noticed, and every time that passed meanwh
 from __future__ import annotations
 
 import logging
+import math
 import threading
 import time
 from collections.abc import Callable, Iterable
@@ -63,11 +64,13 @@ class Keeper:
         *,
         clock: Callable[[], datetime],
         monotonic: Callable[[], float] = time.monotonic,
+        nap_s: float = NAP_S,
     ) -> None:
         self._book = book
         self._roster = roster
         self._office = office
         self._clock = clock
+        self._nap_s = nap_s
         self._clocks = Clocks(clock, monotonic)
         self._news = threading.Condition()
         self._woken = False
@@ -123,7 +126,7 @@ class Keeper:
         self._why = "mlxd was late"
         if jump is not None and jump.asleep:
             self._office.woke(jump)
-        return min([NAP_S, *pauses])
+        return min([self._nap_s, *pauses])
 
     def _loop(self) -> None:
         while not self._stopping:
@@ -152,7 +155,7 @@ class Keeper:
             self.troubles.pop(schedule.name, None)
             return max(0.0, _pause(schedule, standing, self._clock()))
         except ScheduleNotFound:
-            return NAP_S
+            return math.inf
         except MlxdError as error:
             if self.troubles.get(standing.name) != error.message:
                 log.warning("The schedule %s: %s", standing.name, error.message, extra={"action": "schedule_trouble"})
@@ -186,5 +189,5 @@ class Keeper:
 def _pause(schedule: ScheduleConfig, standing: Standing, now: datetime) -> float:
     """Return the seconds until the next time."""
     if standing.paused or not schedule.enabled or standing.next_at is None:
-        return NAP_S
+        return math.inf
     return (due(schedule, standing, standing.next_at) - now).total_seconds()

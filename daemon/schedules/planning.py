@@ -58,7 +58,7 @@ def plan(
         take=tuple((time, _kind(due(schedule, standing, time), now)) for time in turn.take),
         drop=turn.drop,
         cancel=turn.cancel,
-        missed=_misses(standing, caught, turn, now),
+        missed=_misses(caught, turn, now, since=_since(standing, come)),
         job=maker,
     )
 
@@ -93,12 +93,21 @@ def _kind(moment: datetime, now: datetime) -> str:
     return "on-time" if now - moment <= ON_TIME else "catch-up"
 
 
-def _misses(standing: Standing, caught: Caught, turn: Turn, now: datetime) -> tuple[Miss, ...]:
+def _since(standing: Standing, come: Sequence[datetime]) -> datetime:
+    """Return the first time that came; *come* does not have it if there were very many."""
+    if len(come) >= MOST_LOOKED_AT - 1 and standing.next_at is not None:
+        return standing.next_at
+    return come[0]
+
+
+def _misses(caught: Caught, turn: Turn, now: datetime, *, since: datetime) -> tuple[Miss, ...]:
+    """Return what is told about missed times; those of *caught* begin with the first that came."""
     found = []
-    for times, reason in ((caught.missed, caught.reason), (turn.missed, turn.reason)):
-        if times:
-            first = min(times)
-            if times is caught.missed and len(times) >= MOST_LOOKED_AT - 1 and standing.next_at is not None:
-                first = standing.next_at
-            found.append(Miss(first=first, last=max(times), count=len(times), reason=reason, noticed_at=now))
-    return tuple(found)
+    if caught.missed:
+        found.append((since, caught.missed, caught.reason))
+    if turn.missed:
+        found.append((min(turn.missed), turn.missed, turn.reason))
+    return tuple(
+        Miss(first=first, last=max(times), count=len(times), reason=reason, noticed_at=now)
+        for first, times, reason in found
+    )
