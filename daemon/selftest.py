@@ -14,7 +14,7 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import closing
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from pathlib import Path
 from typing import Any, Final
@@ -100,7 +100,7 @@ def selftest(bench: Bench) -> list[Check]:
     from daemon.health.mac_checks import MAC
 
     with tempfile.TemporaryDirectory(prefix="mlxd-selftest-") as folder:
-        at_work = Bench(**{**vars(bench), "scratch": Path(folder)})
+        at_work = replace(bench, scratch=Path(folder))
         return [*_made(PORTABLE, at_work), *_made(MAC, at_work, needs_mac=True)]
 
 

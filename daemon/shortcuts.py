@@ -11,6 +11,8 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Final, NamedTuple
 
+from pydantic import ValidationError
+
 from daemon.config.shortcuts import ShortcutConfig
 from daemon.installation import describe, user_folder
 from daemon.paths import Home
@@ -18,6 +20,7 @@ from jobs.errors import InvalidRequest, ServiceError
 from launchd import embedded, folder_action, shortcut, workflow
 from launchd.contract import Run, ServiceFailure, run_command
 from launchd.embedded import Action, Gives, Takes
+from launchd.files import private_folder
 from launchd.receipts import Condition, Receipt, Receipts, fingerprint, install, remove
 
 #: Which environment variables say where the home is; the launcher sets them as they were at the installation.
@@ -62,6 +65,7 @@ class Kind(StrEnum):
 
 
 _LAUNCHER: Final = "launcher"
+_PROTECTED: Final = ("Desktop", "Documents", "Downloads")
 _SUFFIX: Final = {Kind.QUICK_ACTION: ".workflow", Kind.SHORTCUT: ".shortcut", Kind.FOLDER_ACTION: ".workflow"}
 
 
@@ -85,7 +89,11 @@ def actions(configured: Mapping[str, ShortcutConfig]) -> dict[str, Action]:
 
 def of_task(task: str, *, title: str | None = None, takes: str = "files") -> Action:
     """Return an action for any *task*, with its parameters as they are. Raises as `actions` does."""
-    return _configured(task, ShortcutConfig.model_validate({"task": task, "title": title, "input": takes}))
+    try:
+        return _configured(task, ShortcutConfig.model_validate({"task": task, "title": title, "input": takes}))
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise InvalidRequest(f"The {first['loc'][0]} {first['input']!r} does not do: {first['msg']}.") from error
 
 
 def _configured(name: str, each: ShortcutConfig) -> Action:
@@ -97,7 +105,7 @@ def _configured(name: str, each: ShortcutConfig) -> Action:
             takes=takes,
             gives=Gives(each.result),
             params=each.params,
-            beside=takes is Takes.FILES if each.beside is None else each.beside,
+            beside=takes is not Takes.TEXT if each.beside is None else each.beside,
         )
     except ValueError as error:
         raise InvalidRequest(f"shortcuts.{name}: {error}.") from error
@@ -124,6 +132,7 @@ class Shelf:
         self._run = run
         self._destination = destination
         self._library = user_folder(environ) / "Library"
+        self._protected = [user_folder(environ) / name for name in _PROTECTED]
         self._mac = platform == "darwin"
         #: The launcher that all of them call.
         self.launcher = home.state / embedded.LAUNCHER_NAME
@@ -145,7 +154,7 @@ class Shelf:
             raise ServiceError(str(error), code=error.code) from error
         if kind is Kind.QUICK_ACTION:
             self._tell_system()
-        return done
+        return [one._replace(notes=(*one.notes, *self._warnings())) for one in done]
 
     def installed(self) -> list[tuple[Receipt, Condition]]:
         """Return what was installed, and what became of it."""
@@ -175,6 +184,17 @@ class Shelf:
             self._tell_system()
         return gone, refused
 
+    def _warnings(self) -> list[str]:
+        """Say what macOS will not let a background program run: its own protection, which asks nobody."""
+        parts = {Path(describe(self._home, environ=self._environ).program[0]), self.launcher}
+        hidden = [part for part in sorted(parts) if any(part.is_relative_to(one) for one in self._protected)]
+        return [
+            f"{part} lies in a folder that macOS protects, so Shortcuts may not run it. Install mlxd elsewhere, or set "
+            "MLXD_HOME to a folder outside Desktop, Documents and Downloads."
+            for part in hidden
+            if self._mac
+        ]
+
     def _tell_system(self) -> None:
         if self._mac and self._destination is None:
             workflow.update_services(self._run)
@@ -184,6 +204,7 @@ class Shelf:
         names = {name: value for name in _CARRIED if (value := self._environ.get(name))}
         names |= {name: spec.environment[name] for name in ("MLXD_HOME",) if name in spec.environment}
         text = embedded.launcher_text(_isolated(spec.program), names)
+        private_folder(self._home.state, uid=os.getuid())
         # No `force` needed for what an earlier version of mlxd wrote; a person's own program is left alone.
         known = self._receipts.at(self.launcher)
         files = install(self.launcher, {"": text.encode()}, known=known, force=force)

@@ -22,7 +22,7 @@ class ShortcutConfig(Frozen):
     input: Literal["files", "text", "folder"] = "files"
     #: What becomes of the text: printed (a Shortcut hands it on), put in place of the selected text, or copied.
     result: Literal["print", "replace", "copy"] = "print"
-    #: Put result files beside each input; None: yes for files, no for the rest.
+    #: Put result files beside each input; None: yes for files and folders, no for text.
     beside: bool | None = None
 
     @model_validator(mode="after")

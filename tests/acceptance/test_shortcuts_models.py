@@ -35,6 +35,12 @@ def quick_action(bundle: Path) -> tuple[str, str]:
     return parameters["shell"], parameters["COMMAND_STRING"]
 
 
+def shortcut(file: Path) -> str:
+    """Return the script of an unsigned shortcut."""
+    (action,) = plistlib.loads(file.read_bytes())["WFWorkflowActions"]
+    return str(action["WFWorkflowActionParameters"]["Script"])
+
+
 def test_what_is_installed_transcribes_and_summarises(shared: SpawnedDaemon, tmp_path: Path) -> None:
     """The Quick Action puts the transcript beside an unkindly named file; Service and Shortcut give the summary.
 
@@ -42,7 +48,7 @@ def test_what_is_installed_transcribes_and_summarises(shared: SpawnedDaemon, tmp
     """
     place = tmp_path / "Services"
     shared.ok("shortcuts", "install", "--dest", str(place))
-    shared.ok("shortcuts", "install", "summarise", "--as", "shortcut", "--dest", str(place))
+    shared.ok("shortcuts", "install", "summarise", "transcribe", "--as", "shortcut", "--dest", str(place))
     name = '-it\'s a "m\u00fcmo" $(touch hit)\U0001f399.flac'
     shutil.copy(SAMPLES / "memo.flac", tmp_path / name)
     memo = (SAMPLES / "memo.txt").read_text()
@@ -61,9 +67,9 @@ def test_what_is_installed_transcribes_and_summarises(shared: SpawnedDaemon, tmp
     assert summary == summary.strip()
     assert summary != memo.strip()
 
-    (action,) = plistlib.loads((place / "Summarise with mlxd.shortcut").read_bytes())["WFWorkflowActions"]
-    script = action["WFWorkflowActionParameters"]["Script"]
     shell = shutil.which("zsh") or "/bin/sh"
-    assert run_bare(shell, script, text=memo, folder=tmp_path).stdout.decode() == summary
+    scripts = [shortcut(place / f"{title} with mlxd.shortcut") for title in ("Summarise", "Transcribe")]
+    assert run_bare(shell, scripts[0], text=memo, folder=tmp_path).stdout.decode() == summary
+    assert run_bare(shell, scripts[1], name, folder=tmp_path).stdout.decode().split() == memo.split()
     shared.ok("shortcuts", "remove")
     assert list(place.iterdir()) == []

@@ -15,8 +15,9 @@ import pytest
 from fakes_socket import FakeService, serving
 
 from daemon.cli import main as cli
+from daemon.cli import waiting
 from daemon.cli.commands.run_task import clean
-from jobs.errors import InvalidParams
+from jobs.errors import DaemonUnreachable, InvalidParams
 from jobs.model import ErrorInfo, Job, NewJob, OutputFile, State
 
 Said = tuple[int, str, str]
@@ -132,6 +133,22 @@ def test_a_timeout_leaves_the_job(mlxd, service: Answering) -> None:
     assert (status, out) == (124, "")
     assert err == f"mlxd: not done after 0.05 s; it goes on. Wait for it: mlxd wait {job.id}\n"
     assert job.state is State.QUEUED
+
+
+def test_a_daemon_that_stops_meanwhile_keeps_the_jobs(mlxd, service: Answering, files: list[str], monkeypatch) -> None:
+    """The results that are there are printed, and for the rest is said how to go on: 3."""
+    real = waiting.watch
+
+    def watch(transport, job, screen, *, deadline):
+        if job["params"]["file"].endswith("\u00fc"):
+            raise DaemonUnreachable("No mlxd answers.")
+        return real(transport, job, screen, deadline=deadline)
+
+    monkeypatch.setattr("daemon.cli.commands.run_task.watch", watch)
+    status, out, err = mlxd("run-task", "transcribe", "--", *files)
+    assert (status, out) == (3, "text of b\ntext of -c\n")
+    kept = next(job.id for job in service.jobs.values() if job.params["file"].endswith("\u00fc"))
+    assert err == f"mlxd: a \u00fc: No mlxd answers. The job is kept; then wait for it: mlxd wait {kept}\n"
 
 
 def test_interrupted_it_says_what_goes_on(mlxd, service: Answering, monkeypatch) -> None:

@@ -91,7 +91,9 @@ def run_task(session: Session, /, *, files: tuple[str, ...], as_json: bool, **op
     asked = Asked(**named, output=output)
     transport = Transport(session.home.socket)
     jobs = hand_over(asked, files, beside=options["beside"], waiting=options["wait"], cache=session.home.cache)
-    submitted = [_submit(transport, one.input, one.body) for one in jobs]
+    submitted: list[Outcome] = []
+    for one in jobs:
+        submitted.append(_submit(transport, one.input, one.body, first=not submitted))
     if options["wait"]:
         submitted = _wait(transport, submitted, options["timeout"])
     return _report(submitted, what=options["what"] if options["wait"] else "ids", as_json=as_json)
@@ -109,12 +111,13 @@ def _speak_utf8() -> None:
             stream.reconfigure(encoding="utf-8", errors="replace", newline="\n")
 
 
-def _submit(transport: Transport, source: Path | None, body: dict[str, Any]) -> Outcome:
+def _submit(transport: Transport, source: Path | None, body: dict[str, Any], *, first: bool) -> Outcome:
     try:
         return Outcome(source, transport.ask("POST", "/v1/jobs", body=body), Exit.OK)
-    except DaemonUnreachable:
-        raise
     except MlxdError as error:
+        # Nobody there, and nothing begun: one sentence for all of the files.
+        if first and isinstance(error, DaemonUnreachable):
+            raise
         return Outcome(source, None, exit_for_error(error), error.message)
 
 
@@ -127,8 +130,12 @@ def _wait(transport: Transport, submitted: Sequence[Outcome], timeout: float | N
             if one.job is None:
                 done.append(one)
                 continue
-            with _screen() as screen:
-                done.append(_ended(one.input, watch(transport, one.job, screen, deadline=deadline), timeout))
+            try:
+                with _screen() as screen:
+                    done.append(_ended(one.input, watch(transport, one.job, screen, deadline=deadline), timeout))
+            except MlxdError as error:  # the daemon has stopped; what it acknowledged it keeps
+                told = f"{error.message} The job is kept; then wait for it: mlxd wait {one.job['id']}"
+                done.append(Outcome(one.input, one.job, exit_for_error(error), told))
     except KeyboardInterrupt:
         left = " ".join(str(one.job["id"]) for one in submitted[len(done) :] if one.job)
         note(f"\nThe jobs go on. Stop them: mlxd cancel {left}")

@@ -54,6 +54,7 @@ def test_quick_actions_lie_where_macos_looks(shelf: Shelf, person: Path, mac: Fa
         assert str(shelf.launcher).replace("'", "'\"'\"'") in script
     assert mac.asked == [["/System/Library/CoreServices/pbs", "-update"]]
     assert shelf.launcher.stat().st_mode & 0o777 == 0o700
+    assert shelf.launcher.parent.stat().st_mode & 0o777 == 0o700, "as the daemon would have made it"
     assert f"MLXD_HOME='{person.parent}/Ada'\"'\"'s/mlxd'" in shelf.launcher.read_text()
 
 
@@ -113,6 +114,15 @@ def test_shortcuts_are_signed_and_opened(shelf: Shelf, home: Home, mac: FakeMac)
     assert "Allow Running Scripts" in done.notes[-1]
     shelf.install({"transcribe": BUILT_IN["transcribe"]}, Kind.SHORTCUT)
     assert {condition for _, condition in shelf.installed()} == {Condition.INSTALLED}
+
+
+def test_a_launcher_that_macos_will_not_run_is_said(person: Path, mac: FakeMac) -> None:
+    """Desktop, Documents and Downloads are closed to the programs that run shortcuts in the background."""
+    home = find_home({"MLXD_HOME": str(person / "Documents" / "mlxd")})
+    for platform, warned in (("darwin", True), ("linux", False)):
+        shelf = Shelf(home, destination=person / platform, environ={"HOME": str(person)}, platform=platform, run=mac)
+        (done,) = shelf.install({"summarise": BUILT_IN["summarise"]}, Kind.QUICK_ACTION)
+        assert any("Documents/mlxd/state/mlxd-run lies in a folder" in note for note in done.notes) == warned
 
 
 def test_a_shortcut_that_cannot_be_signed_is_said(shelf: Shelf, mac: FakeMac) -> None:
@@ -197,6 +207,9 @@ def test_actions_of_ones_own() -> None:
     assert (found["summarise"].takes, found["summarise"].gives) == (Takes.TEXT, Gives.REPLACE)
     assert not found["summarise"].beside
     assert of_task("noop", title="No", takes="folder").takes is Takes.FOLDER
+    for task, title in (("a b", None), ("$(x)", None), ("noop", "x" * 101), ("noop", "a/b")):
+        with pytest.raises(InvalidRequest):
+            of_task(task, title=title)
     with pytest.raises(InvalidRequest, match=r"shortcuts\.x: 'a/b' cannot be a title"):
         actions({"x": ShortcutConfig(task="t", title="a/b")})
     with pytest.raises(ValueError, match="only text can be replaced"):
