@@ -34,6 +34,7 @@ def minutes(moment: time) -> int:
     return moment.hour * 60 + moment.minute
 
 
+@settings(deadline=None)
 @given(spans, moments | near_changes, zones)
 def test_within_is_what_the_clock_shows(span: Span, now: datetime, zone: ZoneInfo) -> None:
     """A moment is within when the minutes shown since the span's begin are fewer than the span is long."""
