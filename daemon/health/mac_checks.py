@@ -69,7 +69,12 @@ def _agent_limits(bench: Bench) -> Found:
     if printed is None:
         return unknown("launchd does not know the service: mlxd service status")
     lines = {line.strip() for line in printed.splitlines()}
-    wanted = {"minimum runtime = 10", "exit timeout = 45"}
+    path = _definition()
+    described = plistlib.loads(path.read_bytes()) if path.is_file() else {}
+    wanted = {
+        f"minimum runtime = {described.get('ThrottleInterval', 10)}",
+        f"exit timeout = {described.get('ExitTimeOut', 45)}",
+    }
     return judged(
         wanted <= lines, "missing: " + ", ".join(sorted(wanted - lines)) if wanted - lines else "as installed"
     )
@@ -164,8 +169,8 @@ def _installed(bench: Bench) -> Found:
     if not services:
         return unknown("No Quick Action is installed: mlxd shortcuts install")
     answer = bench.run([workflow.PBS, "-dump_pboard"])
-    if answer.code:
-        return unknown(f"pbs ended with {answer.code}")
+    if answer.code or "NSMenuItem" not in answer.out:
+        return unknown(f"pbs (status {answer.code}) does not tell which services there are")
     missing = [path.stem for path in services.values() if path.stem not in answer.out]
     return judged(
         not missing, f"not in the menus: {', '.join(missing)}" if missing else f"all {len(services)} are known"

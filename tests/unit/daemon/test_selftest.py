@@ -19,7 +19,7 @@ from daemon.selftest import PORTABLE, Bench, Result, passed, selftest
 from jobs.errors import DaemonUnreachable
 from launchd.contract import Answer
 
-PRINTED = "gui/501/io.mlxd.agent = {\n\tpid = 77\n\tminimum runtime = 10\n\texit timeout = 45\n}\n"
+PRINTED = "gui/501/io.mlxd.agent = {\n\tpid = 77\n\tminimum runtime = 10\n\texit timeout = 60\n}\n"
 CHECKLIST = Path(__file__).parents[3] / "docs" / "mac-checklist.md"
 
 
@@ -71,7 +71,7 @@ def on_a_mac(home: Home, mac: FakeMac, monkeypatch, tmp_path: Path, **changes: A
     launcher.write_text("")
     launcher.chmod(0o700)
     definition = tmp_path / "io.mlxd.agent.plist"
-    definition.write_bytes(plistlib.dumps({"ProgramArguments": [str(launcher), "run"]}))
+    definition.write_bytes(plistlib.dumps({"ProgramArguments": [str(launcher), "run"], "ExitTimeOut": 60}))
     monkeypatch.setattr(mac_checks, "_definition", lambda: definition)
     made = bench(home, platform="darwin", run=mac, scratch=tmp_path, uid=501, **changes)
     return {name: module._guarded(check, made) for name, _, check in MAC}
@@ -83,7 +83,7 @@ def test_a_mac_in_order(home: Home, monkeypatch, tmp_path: Path) -> None:
         launchctl=Answer(0, PRINTED, ""),
         sysctl=Answer(0, "1\n", ""),
         shortcuts=signing("anyone"),
-        pbs=Answer(0, "... Transcribe with mlxd ...", ""),
+        pbs=Answer(0, '{NSMenuItem = {default = "Transcribe with mlxd"}}', ""),
         osascript=Answer(0, "2\n", ""),
     )
     found = on_a_mac(home, mac, monkeypatch, tmp_path, installed={"t": Path("/x/Transcribe with mlxd.workflow")})
@@ -103,7 +103,7 @@ def test_a_mac_in_disorder(home: Home, monkeypatch, tmp_path: Path) -> None:
         sysctl=refusing,
         shortcuts=refusing,
         plutil=refusing,
-        pbs=Answer(0, "", ""),
+        pbs=Answer(0, "NSMenuItem", ""),
         osascript=refusing,
     )
     found = on_a_mac(home, mac, monkeypatch, tmp_path, installed={"t": Path("/x/Transcribe with mlxd.workflow")})
@@ -118,7 +118,7 @@ def test_a_mac_in_disorder(home: Home, monkeypatch, tmp_path: Path) -> None:
         "osascript",
     ):
         assert found[f"mac-{name}"][0] is Result.FAILED, name
-    assert "exit timeout = 45" in found["mac-agent-limits"][1]
+    assert "exit timeout = 60" in found["mac-agent-limits"][1]
     assert "Transcribe with mlxd" in found["mac-services"][1]
 
 
@@ -126,6 +126,8 @@ def test_a_mac_with_nothing_installed(home: Home, monkeypatch, tmp_path: Path) -
     """What is not there cannot be judged, and says how to put it there."""
     mac = FakeMac(launchctl=Answer(113, "", ""), shortcuts=Answer(127, "", ""))
     found = on_a_mac(home, mac, monkeypatch, tmp_path)
+    silent = bench(home, platform="darwin", run=mac, installed={"t": Path("/x/T.workflow")})
+    assert mac_checks._installed(silent)[0] is Result.CANNOT_TELL
     for name in ("agent-running", "agent-limits", "services", "sign"):
         assert found[f"mac-{name}"][0] is Result.CANNOT_TELL, name
     (tmp_path / "io.mlxd.agent.plist").unlink()
