@@ -24,6 +24,8 @@ _PLAIN: Final = (
     "temperature",
     "top_p",
     "seed",
+    "limit",
+    "retries",
     "language",
     "initial_prompt",
 )
@@ -44,6 +46,8 @@ class Asked:
     temperature: float | None = None
     top_p: float | None = None
     seed: int | None = None
+    limit: int | None = None
+    retries: int | None = None
     stop: tuple[str, ...] = ()
     schema: str | None = None
     language: str | None = None
@@ -59,6 +63,7 @@ class Asked:
     key: str | None = None
     output: str | None = None
     stem: str | None = None
+    reuse: bool | None = None
 
     @classmethod
     def names(cls) -> list[str]:
@@ -89,6 +94,7 @@ def build(asked: Asked, *, cache: Path, waiting: bool) -> dict[str, Any]:
         "idempotency_key": asked.key,
         "placement": placement,
         "source": {"kind": "cli"},
+        **({"reuse": asked.reuse} if asked.reuse is not None else {}),
     }
 
 
