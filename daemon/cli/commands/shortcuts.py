@@ -19,7 +19,7 @@ _FORCE = click.option("--force", is_flag=True, help="Also what was changed since
 _JSON = click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
 
 
-@click.group(short_help="Put mlxd into Finder's and the other programs' menus, and into Shortcuts.")
+@click.group(short_help="Install Quick Actions, Services and Shortcuts on a Mac.")
 def shortcuts() -> None:
     """Put mlxd into the menus of a Mac: Quick Actions and Services, Shortcuts, Folder Actions."""
 
