@@ -25,7 +25,7 @@ _PAST: Final = 200
 class Watching(Protocol):
     """What the desk needs of the watcher."""
 
-    def pause(self, folder: Path, paused: bool) -> None:
+    def pause(self, folder: Path, *, paused: bool) -> None:
         """Take nothing of *folder* from now on, or go on."""
 
     def status(self) -> list[FolderStatus]:
@@ -89,7 +89,7 @@ class FolderDesk:
         return preview.run(start, limit=limit, paused=folder.path in self._journal.paused())
 
     def _tell(self, folder: FolderConfig, *, paused: bool) -> FolderStatus:
-        self._watcher.pause(folder.path, paused)
+        self._watcher.pause(folder.path, paused=paused)
         found = next((one for one in self._watcher.status() if one.path == folder.path), None)
         return found or FolderStatus(path=folder.path)
 

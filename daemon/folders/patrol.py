@@ -122,7 +122,7 @@ class Patrol:
                 if hash((found.relative, found.facts)) not in self._judged:
                     self._track(found, now)
 
-    def pause(self, paused: bool) -> None:
+    def pause(self, *, paused: bool) -> None:
         """Take nothing from now on, or go on with a full look at the next turn."""
         if paused and not self._paused:
             self._following.stop()

@@ -190,7 +190,7 @@ def _device(path: Path) -> int | None:
     for place in (path, *path.parents):
         try:
             return place.stat().st_dev
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError):
             continue
         except OSError:
             return None

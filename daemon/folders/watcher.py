@@ -90,9 +90,9 @@ class Watcher:
         """Look through all folders now; return how many files wait, or were taken by this."""
         return self._ask(self._scan_all) or 0
 
-    def pause(self, folder: Path, paused: bool) -> None:
+    def pause(self, folder: Path, *, paused: bool) -> None:
         """Take nothing of the watched *folder* from now on, or go on; who calls this remembers it."""
-        self._ask(lambda: self._patrols[folder].pause(paused) if folder in self._patrols else None)
+        self._ask(lambda: self._patrols[folder].pause(paused=paused) if folder in self._patrols else None)
 
     def status(self) -> list[FolderStatus]:
         """Return how each folder did when the thread last looked."""
