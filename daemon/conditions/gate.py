@@ -220,15 +220,17 @@ class Gate:
     def _turn(self) -> float | None:
         """Look once at every lane that is held or watched; return how long to sleep, in seconds; None: until woken."""
         conditional = self._conditional()
-        with self._news:
-            held, watched = tuple(self._held), tuple(self._watched)
-        for lane in held:
-            self._look_at_held(lane, conditional.get(lane))
-        for lane in watched:
+        for lane in self._snapshot(self._watched):
             self._look_at_running(lane, conditional.get(lane))
+        for lane in self._snapshot(self._held):
+            self._look_at_held(lane, conditional.get(lane))
         with self._news:
             busy = [conditional[lane] for lane in {*self._held, *self._watched} if lane in conditional]
         return min((self._pause(config) for config in busy), default=None)
+
+    def _snapshot(self, lanes: Collection[Lane]) -> tuple[Lane, ...]:
+        with self._news:
+            return tuple(lanes)
 
     def _pause(self, config: LaneConfig) -> float:
         now = self._clock()
@@ -244,7 +246,8 @@ class Gate:
             return
         with self._news:
             self._held[lane] = verdict
-            if self._runs is not None and not self._any_ready(lane):
+            # While running jobs still step aside, they are about to be ready.
+            if lane not in self._watched and not self._any_ready(lane):
                 del self._held[lane]
 
     def _open(self, lane: Lane) -> None:

@@ -29,6 +29,8 @@ def test_who_hears_of_which_end(state: State, told: bool, plugins_hear: bool) ->
     aftermath = Aftermath(
         plugins=SimpleNamespace(job_finished=heard.append),  # type: ignore[arg-type]
         unblock=lambda: None,
+        journal=SimpleNamespace(),  # type: ignore[arg-type]
+        trash=SimpleNamespace(),  # type: ignore[arg-type]
         notify=notified.append,
     )
     job = Job(task="t", id="aaaaaaaaaa", seq=1, state=state, created_at=datetime(2026, 1, 1, tzinfo=UTC))

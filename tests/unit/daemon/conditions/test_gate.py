@@ -286,6 +286,8 @@ def test_running_jobs_step_aside_if_asked(tmp_path: Path) -> None:
     house.facts = BATTERY
     house.bench.clock.advance(30)
     house.gate._turn()
+    house.gate._turn()
+    assert house.gate.held() == {Lane.BATCH}, "held from now on, though nothing is ready yet"
     worker.join(PATIENCE)
 
     assert house.state(job) == (State.QUEUED, 0)
@@ -384,7 +386,7 @@ def test_many_workers_and_a_flapping_cable(tmp_path: Path) -> None:
     for thread in workers:
         thread.start()
     jobs = []
-    for number in range(20):
+    for number in range(12):
         house.facts = BATTERY if number % 3 else MAINS
         house.gate.nudge()
         jobs.append(house.add())
