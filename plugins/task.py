@@ -121,7 +121,9 @@ class Task(Protocol):
 
     It may have an attribute ``repeatable = True``: its result then depends on nothing but its parameters, the files
     they name and the models it asks, so that a recorded result may stand for it. What was drawn by chance (a request
-    with a temperature and without a seed) is never taken for repeatable.
+    with a temperature and without a seed) is never taken for repeatable. An attribute ``runtime`` names the runtime
+    that its parameter ``model`` is for. A parameter ``front_matter`` (a bool) says that it reads prompt files that set
+    parameters themselves (`plugins.front_matter`).
     """
 
     #: Unique name: what a submitter says.
