@@ -1,6 +1,6 @@
 """Keeps the machine from falling asleep by itself while a job runs that asked for it, and not a second longer.
 
-Who asks is the lane: ``[lanes.<lane>] keep_awake = true``. One helper process holds the assertion for all jobs together:
+Who asks is the lane: ``[lanes.<lane>] keep_awake = true``. One helper process holds the assertion for all its jobs:
 it is started with the first and ended with the last. It ends with the daemon too, however that ends: ``caffeinate -w``
 watches our process, and on Linux the inhibitor lasts as long as a ``cat`` that reads from a pipe of ours.
 
