@@ -51,18 +51,24 @@ class ScheduleBook:
         with self._ledger.reading() as connection:
             return _find(connection, name)
 
-    def put(self, standing: Standing, *, new: bool = False) -> None:
-        """Write *standing* down; with *new* raise `ScheduleConflict` if there is one of this name."""
-        values = standing.model_dump() | {"definition": jsonable(standing.definition), "paused": int(standing.paused)}
+    def add(self, standing: Standing) -> None:
+        """Write a new schedule down; `ScheduleConflict` if there is one of its name."""
         with self._ledger.transaction() as connection:
-            known = connection.execute(select(schedules.c.origin).where(_named(standing.name))).scalar_one_or_none()
-            if new and known is not None:
+            statement = upsert(schedules).values(**_values(standing)).on_conflict_do_nothing()
+            if connection.execute(statement.returning(schedules.c.name)).first() is None:
                 raise ScheduleConflict(
                     f"There is a schedule {standing.name!r} already; choose another name, or remove that one first.",
                     schedule=standing.name,
                 )
-            statement = upsert(schedules).values(**values)
-            connection.execute(statement.on_conflict_do_update(index_elements=["name"], set_=values))
+
+    def change(self, name: str, decide: Callable[[Standing], Standing]) -> Standing:
+        """Write down what *decide* makes of a schedule, and return it; nothing comes between reading and writing."""
+        with self._ledger.transaction() as connection:
+            before = _find(connection, name)
+            after = decide(before)
+            if after != before:
+                connection.execute(update(schedules).where(_named(name)).values(**_values(after)))
+            return after
 
     def remove(self, name: str) -> None:
         """Forget a schedule and its history; its jobs stay. Raises `ScheduleNotFound`."""
@@ -156,6 +162,10 @@ def _find(connection: Connection, name: str) -> Standing:
     if row is None:
         raise ScheduleNotFound(f"There is no schedule {name!r}; `mlxd schedule list` shows them.", schedule=name)
     return _standing(row)
+
+
+def _values(standing: Standing) -> dict[str, Any]:
+    return standing.model_dump() | {"definition": jsonable(standing.definition), "paused": int(standing.paused)}
 
 
 def _named(name: str) -> Any:

@@ -247,7 +247,7 @@ class _Run:
         written = self._ctx.output(f"{self._prefix}manifest.json", content)
         self._save(now=True)
         total = len(self._items) - len(record.left)
-        if len(record.failed) == total:
+        if total and len(record.failed) == total:
             first = next(record.failed[item.key] for item in self._items if item.key in record.failed)
             raise type(first)(f"All {total} items failed; the first: {first.message}", **first.facts)
         return {"text": record.sentence(), **summary, "manifest": str(written.path)}

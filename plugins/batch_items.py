@@ -46,6 +46,6 @@ def unfinished_in(manifest_file: Path, *, limit: int) -> set[tuple[str, str]]:
 
 def _all_items(params: Params, *, follow: bool) -> list[Item]:
     if params.folder is not None:
-        return from_folder(params.folder, globs=params.globs, recursive=params.recursive)
+        return from_folder(params.folder, globs=params.globs, recursive=params.recursive, may_be_empty=params.only_new)
     file: Path = params.file  # type: ignore[assignment] # the validator saw to it
     return read_items_file(file, template=params.template, limit=params.max_items_bytes, follow=follow)

@@ -54,17 +54,17 @@ class Item:
     url: str | None = None
 
 
-def from_folder(folder: Path, *, globs: Collection[str], recursive: bool) -> list[Item]:
+def from_folder(folder: Path, *, globs: Collection[str], recursive: bool, may_be_empty: bool = False) -> list[Item]:
     """Return the files in *folder* whose name matches one of *globs*, by path. Links and dot files are left out.
 
     Raises:
-        InvalidInput: it is no folder, cannot be read, or nothing in it matches.
+        InvalidInput: it is no folder, cannot be read, or nothing in it matches and it may not be empty.
 
     """
     if not folder.is_dir():
         raise InvalidInput(f"{folder} is not a folder.", folder=str(folder))
     found = sorted(_walk(folder, globs=globs, recursive=recursive))
-    if not found:
+    if not found and not may_be_empty:
         raise InvalidInput(f"Nothing in {folder} matches {', '.join(globs)}.", folder=str(folder))
     _limit(len(found), folder)
     # Without case, as a Mac's file system compares names.

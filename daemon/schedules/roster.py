@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from datetime import datetime
+from functools import partial
 from itertools import islice
 from typing import Final
 
@@ -12,7 +14,7 @@ from pydantic import ValidationError
 
 from daemon.config.schedules import ScheduleConfig
 from daemon.schedules.timing import times
-from jobs.errors import InvalidParams, ScheduleConflict
+from jobs.errors import InvalidParams, ScheduleConflict, ScheduleNotFound
 from jobs.firing import Standing
 from jobs.schedules import ScheduleBook
 
@@ -36,16 +38,16 @@ class Roster:
         known = {standing.name: standing for standing in self._book.all()}
         wanted = {schedule.name: schedule for schedule in configured}
         for name, schedule in wanted.items():
-            before = known.get(name)
-            if before is not None and before.origin == ADDED:
+            if name not in known:
+                self._book.add(self._standing(schedule, CONFIG, None))
+                continue
+            if known[name].origin == ADDED:
                 log.warning(
                     "The schedule %s of the configuration takes the place of one that was added.",
                     name,
                     extra={"action": "schedule_replaced"},
                 )
-            after = self._standing(schedule, CONFIG, before)
-            if after != before:
-                self._book.put(after)
+            self._book.change(name, partial(self._standing, schedule, CONFIG))
         for name, standing in known.items():
             if standing.origin == CONFIG and name not in wanted:
                 self._book.remove(name)
@@ -61,23 +63,23 @@ class Roster:
         standing = self._standing(schedule, ADDED, None)
         if standing.next_at is None:
             raise InvalidParams(f"The schedule would never fire: its time, {schedule.when}, is over.")
-        self._book.put(standing, new=True)
+        self._book.add(standing)
         return standing
 
     def pause(self, name: str) -> Standing:
         """Let a schedule rest; times that pass meanwhile are neither met nor missed."""
-        standing = self._book.get(name).model_copy(update={"paused": True})
-        self._book.put(standing)
-        return standing
+        return self._book.change(name, lambda standing: standing.model_copy(update={"paused": True}))
 
     def resume(self, name: str) -> Standing:
         """Let a schedule go on with its next time from now."""
-        standing = self._book.get(name)
-        if standing.paused:
+
+        def go_on(standing: Standing) -> Standing:
+            if not standing.paused:
+                return standing
             following = definition(standing).timing(standing.anchor).after(self._clock())
-            standing = standing.model_copy(update={"paused": False, "next_at": following})
-            self._book.put(standing)
-        return standing
+            return standing.model_copy(update={"paused": False, "next_at": following})
+
+        return self._book.change(name, go_on)
 
     def remove(self, name: str) -> None:
         """Forget a schedule that was added; `ScheduleConflict` for one of the configuration."""
@@ -92,21 +94,25 @@ class Roster:
     def realign(self) -> None:
         """Look at every next time afresh: the clock may have been set, the machine may be in another time zone."""
         for standing in self._book.all():
-            try:
-                schedule = definition(standing)
-            except InvalidParams:  # an older or newer program wrote it; the listing says so
-                continue
-            after = self._standing(schedule, standing.origin, standing)
-            earlier = self._earlier(schedule, after)
-            if earlier is not None:
-                after = after.model_copy(update={"next_at": earlier})
-            if after != standing:
-                self._book.put(after)
+            with suppress(ScheduleNotFound):
+                self._book.change(standing.name, self._aligned)
+
+    def _aligned(self, standing: Standing) -> Standing:
+        try:
+            schedule = definition(standing)
+        except InvalidParams:  # an older or newer program wrote it; the listing says so
+            return standing
+        after = self._standing(schedule, standing.origin, standing)
+        earlier = self._earlier(schedule, after)
+        return after if earlier is None else after.model_copy(update={"next_at": earlier})
 
     def _standing(self, schedule: ScheduleConfig, origin: str, before: Standing | None) -> Standing:
-        """Return what the book should hold; the next time stays unless the timing is another one, or it rested."""
+        """Return what the book should hold; the next time stays unless the timing is another one, or it rested.
+
+        An anchor in the future was set when the clock was wrong.
+        """
         said, now = schedule.model_dump(mode="json"), self._clock()
-        if before is not None and before.fingerprint == schedule.fingerprint:
+        if before is not None and before.fingerprint == schedule.fingerprint and before.anchor <= now:
             rested = schedule.enabled and before.definition.get("enabled") is False
             following = schedule.timing(before.anchor).after(now) if rested else before.next_at
             return before.model_copy(update={"origin": origin, "definition": said, "next_at": following})

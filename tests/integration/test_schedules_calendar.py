@@ -168,6 +168,17 @@ def test_a_clock_set_back_fires_nothing_twice(calendar: Calendar) -> None:
     assert len(calendar.jobs()) == 4
 
 
+def test_an_interval_from_the_future(calendar: Calendar) -> None:
+    """Defined while the clock was years ahead, it counts afresh when the clock is put right."""
+    calendar.bench.clock.now += 1000 * DAY
+    calendar.keeper.turn()
+    calendar.desk.add(a_schedule(every="1h"))
+    calendar.bench.clock.now -= 1000 * DAY
+    calendar.live(2 * HOUR)
+
+    assert calendar.times("s") == [START + HOUR, START + 2 * HOUR]
+
+
 def test_overlap_skip(calendar: Calendar) -> None:
     """While its job is not done, times pass; neighbours are told together, with the job's id."""
     calendar.desk.add(a_schedule())
@@ -463,15 +474,15 @@ def test_kill_anywhere(tmp_path: Path) -> None:
     calendar.desk.add(a_schedule(cron="* * * * *", catch_up="all", limit=1000))
     calendar.switch_off()
     now = START.isoformat()
-    for _ in range(6):
-        now = _child(tmp_path, now, "anywhere", rng.randrange(1, 60))
+    for _ in range(4):
+        now = _child(tmp_path, now, "anywhere", rng.randrange(1, 30))
     calendar.now = utc(now[:19])
     calendar.switch_on()
     calendar.bench.ledger.recover("me")
     calendar.live(timedelta(minutes=2))
 
     fired = calendar.times("s")
-    assert len(fired) == len(calendar.jobs()) > 20
+    assert len(fired) == len(calendar.jobs()) > 10
     standing = ScheduleBook(calendar.bench.ledger).get("s")
     timing = a_schedule(cron="* * * * *").timing(standing.anchor)
     assert fired == list(times(timing, START, calendar.bench.clock.now))

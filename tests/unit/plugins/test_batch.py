@@ -359,6 +359,15 @@ def test_only_new_leaves_out_what_has_an_output_already(prompts: Path, out: Path
     assert [asked(request) for request in ctx.lm.requests] == ["say c.txt"]
 
 
+def test_only_new_of_an_empty_folder_is_no_failure(tmp_path: Path, out: Path) -> None:
+    """Nothing new is what a schedule finds on most nights."""
+    (tmp_path / "none").mkdir()
+    ctx = FakeContext(out)
+    result = run(ctx, folder=tmp_path / "none", only_new=True)
+    assert (result["succeeded"], result["failed"], result["text"]) == (0, 0, "0 done")
+    assert ctx.lm.requests == []
+
+
 def test_only_new_knows_the_outputs_of_later_jobs(prompts: Path, out: Path) -> None:
     """A changed prompt's second output, beside the first, counts: the next job does not do it over again."""
     run(FakeContext(out), folder=prompts)

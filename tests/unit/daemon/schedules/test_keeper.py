@@ -68,7 +68,7 @@ def test_a_definition_nobody_understands_harms_no_other(calendar: Calendar) -> N
     """One that another version wrote is listed with what is wrong; the others fire."""
     calendar.desk.add(a_schedule())
     strange = calendar.book.get("s").model_copy(update={"name": "strange", "definition": {"name": "strange"}})
-    calendar.book.put(strange)
+    calendar.book.add(strange)
     calendar.live(timedelta(hours=1))
 
     assert len(calendar.times("s")) == 1
