@@ -8,11 +8,15 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from datetime import datetime
 from pathlib import Path
 from typing import Final
 
+from daemon.folders.identity import Facts, FileChanged, content_digest, digest_of
+from daemon.folders.trash import Trash
 from jobs.errors import MlxdError
-from jobs.ledger import Ledger
+from jobs.journal import Journal
+from jobs.ledger import Ledger, utcnow
 from jobs.model import After, Job, State
 from jobs.outputs import clear_error_sidecar, settle_input, write_error_sidecar
 from plugins.manager import PluginManager
@@ -27,16 +31,35 @@ _TROUBLE: Final = frozenset({State.FAILED, State.QUARANTINED, State.BLOCKED})
 
 
 class Aftermath:
-    """Called with every job that left the running state, on its worker's thread. *unblock* wakes blocked jobs."""
+    """Called with every job that left the running state, on its worker's thread.
 
-    def __init__(self, *, plugins: PluginManager, unblock: Callable[[], object]) -> None:
+    *unblock* wakes blocked jobs; *notify* tells whoever wants to know that the job has ended, or stopped for good.
+    *journal* is told where an input goes before it goes there; *trash* is where deleted ones go.
+    """
+
+    def __init__(
+        self,
+        *,
+        plugins: PluginManager,
+        unblock: Callable[[], object],
+        journal: Journal,
+        trash: Trash,
+        notify: Callable[[Job], object] = lambda _job: None,
+        clock: Callable[[], datetime] = utcnow,
+    ) -> None:
+        self._journal = journal
+        self._trash = trash
+        self._clock = clock
         self._plugins = plugins
         self._unblock = unblock
+        self._notify = notify
 
     def __call__(self, job: Job) -> None:
         """Do what follows; nothing here can fail the job any more."""
         if job.placement.input is not None:
             self._settle(job, job.placement.input)
+        if job.terminal or job.state is State.QUARANTINED:
+            self._notify(job)
         if job.terminal:
             self._plugins.job_finished(job)
         if job.task == PULL and job.state is State.SUCCEEDED:
@@ -44,7 +67,8 @@ class Aftermath:
 
     def catch_up(self, ledger: Ledger) -> int:
         """Settle inputs whose jobs finished just before the daemon died; return how many."""
-        late = [job for job in ledger.find(states=(State.SUCCEEDED,), source="folder", limit=_LOOK_BACK) if _late(job)]
+        ended = ledger.find(states=(State.SUCCEEDED,), source="folder", limit=_LOOK_BACK)
+        late = [job for job in ended if _late(job) and self._journal.reverted(job.id) is None]
         for job in late:
             self(job)
         return len(late)
@@ -53,7 +77,8 @@ class Aftermath:
         try:
             if job.state is State.SUCCEEDED:
                 clear_error_sidecar(path)
-                settle_input(path, job.placement.after)
+                if job.placement.after is not After.LEAVE:
+                    self._put_away(job, path)
             elif job.state in _TROUBLE and job.source.rule is not None and path.exists():
                 # Without a rule nobody looks there: whoever submitted it has the job to look at.
                 write_error_sidecar(path, _explanation(job))
@@ -61,6 +86,23 @@ class Aftermath:
             log.warning(
                 "The input could not be settled: %s", error, extra={"action": "settle_failed", **job.log_context}
             )
+
+    def _put_away(self, job: Job, path: Path) -> None:
+        """Move or delete the input so that it can come back; a file that was changed meanwhile is another one."""
+        try:
+            facts = Facts.of(path.lstat())
+            digest = content_digest(path, facts)
+        except (FileNotFoundError, FileChanged):
+            return
+        taken = {found for _, key in self._journal.keys(job.id) if (found := digest_of(key))}
+        if taken and digest not in taken:
+            log.info("The input was changed meanwhile; it stays.", extra={"action": "input_changed", **job.log_context})
+            return
+
+        def plan(target: Path) -> None:
+            self._journal.plan(job.id, path, target, digest, now=self._clock())
+
+        settle_input(path, job.placement.after, plan=plan, discard=lambda path: self._trash.put(path, plan))
 
 
 def _late(job: Job) -> bool:

@@ -19,6 +19,7 @@ from jobs.errors import JobCancelled, LedgerUnavailable, MlxdError
 from jobs.ledger import Ledger
 from jobs.model import Job, Lane, OutputFile, Progress
 from jobs.outputs import OutputWriter, safe_name
+from jobs.provenance import UsedModel, is_sidecar
 from plugins.task import Call, ModelHandle, OnEvent, Task
 
 #: Seconds between two progress writes to the ledger, and between two progress events to listeners.
@@ -139,14 +140,16 @@ class _Call:
 class _Handle:
     """A leased model as tasks see it."""
 
-    def __init__(self, lease: Lease, stop: Stop) -> None:
+    def __init__(self, lease: Lease, stop: Stop, *, asked: Callable[[Mapping[str, Any]], None]) -> None:
         # What people call the model, whichever way it was asked for.
         self.info: Mapping[str, Any] = {**lease.info, "ref": lease.ref}
         self._engine = lease.engine
         self._stop = stop
+        self._asked = asked
 
     def submit(self, request: Mapping[str, Any], *, on_event: OnEvent | None = None) -> Call:
         self._stop.check()
+        self._asked(request)
         return _Call(self._engine.submit(request, on_event=on_event), self._stop)
 
 
@@ -206,6 +209,13 @@ class RunContext:
             self._writer.sweep()
         self._pace = _Pace()
         self._pace_lock = threading.Lock()
+        #: Says which model a lease is on; set by whoever wants `used` to be known.
+        self.identify: Callable[[str | None, str, Mapping[str, Any]], UsedModel | None] | None = None
+        #: The models that this attempt leased.
+        self.used: list[UsedModel] = []
+        self._all_known = True
+        self._drawn = False
+        self._ran = {job.task}
 
     @property
     def saved(self) -> dict[str, Any] | None:
@@ -215,9 +225,11 @@ class RunContext:
     @property
     def outputs(self) -> tuple[OutputFile, ...]:
         """What this attempt wrote, and what earlier ones had written and nobody has touched since."""
-        written = self._writer.outputs
+        written = tuple(output for output in self._writer.outputs if not is_sidecar(output.path))
         places = {output.path for output in written}
-        earlier = ((path, hashes) for path, hashes in self._earlier.items() if path not in places)
+        earlier = (
+            (path, hashes) for path, hashes in self._earlier.items() if path not in places and not is_sidecar(path)
+        )
         return (*filter(None, (_still_there(path, hashes) for path, hashes in earlier)), *written)
 
     @property
@@ -244,7 +256,8 @@ class RunContext:
         except JobCancelled as error:
             raise self._stop.error() from error
         try:
-            yield _Handle(lease, self._stop)
+            self._note_model(ref, runtime, lease.info)
+            yield _Handle(lease, self._stop, asked=self._note_request)
         finally:
             lease.release()
 
@@ -289,6 +302,40 @@ class RunContext:
         """Write one result file, whole or not at all."""
         return self._writer.write(name, data)
 
+    def written(self, name: str) -> OutputFile | None:
+        """Return what an earlier attempt wrote under *name*, if nobody has touched it since."""
+        return self._writer.find(name)
+
+    def put_beside(self, path: Path, content: str) -> None:
+        """Write the sidecar *path*, which lies beside one of the outputs and is none itself."""
+        self._writer.write(str(path.relative_to(self._writer.directory)), content)
+
+    def wrote(self, path: Path) -> bool:
+        """Return whether this job wrote *path*, or meant to."""
+        return path in self._earlier or any(output.path == path for output in self._writer.outputs)
+
+    def names(self) -> Mapping[str, Path]:
+        """Return what this attempt's outputs were to be called, relative, and where they are."""
+        return {name: path for name, path in self._writer.names().items() if not is_sidecar(path)}
+
+    def repeatable(self, task: Callable[[str], Task]) -> bool:
+        """Tell whether the same work gives the same result: every task says so, and nothing was drawn by chance."""
+        tasks = (task(name) for name in self._ran)
+        sound = all(getattr(one, "repeatable", False) for one in tasks)
+        return bool(self.used) and self._all_known and not self._drawn and sound
+
+    def _note_model(self, ref: str | None, runtime: str, info: Mapping[str, Any]) -> None:
+        if self.identify is None or any((one.ref, one.runtime) == (ref, runtime) for one in self.used):
+            return
+        found = self.identify(ref, runtime, info)
+        if found is None:
+            self._all_known = False
+        else:
+            self.used.append(found)
+
+    def _note_request(self, request: Mapping[str, Any]) -> None:
+        self._drawn |= bool(request.get("temperature")) and request.get("seed") is None
+
     def checkpoint(self, data: Mapping[str, Any]) -> None:
         """Save where the task is; what a step saved before is over."""
         self._save({"task": dict(data)})
@@ -302,6 +349,7 @@ class RunContext:
     ) -> dict[str, Any]:
         """Run another task as a step of this job."""
         step = _Step(self, task, stem=stem, outputs=outputs)
+        self._ran.add(task)
         given = self._world.parse(task, {**self._world.defaults(task), **params})
         return dict(self._world.task(task).run(step, given))
 
@@ -319,6 +367,7 @@ class _Step:
         self.check, self.models, self.progress = parent.check, parent.models, parent.progress
         self.emit, self.run = parent.emit, parent.run
         self.output = parent.output if outputs else self._unwritten
+        self.written = parent.written if outputs else self._never_written
 
     @property
     def cancelled(self) -> bool:
@@ -330,6 +379,10 @@ class _Step:
 
     def checkpoint(self, data: Mapping[str, Any]) -> None:
         self._parent._save({"task": self._parent.saved, "step": dict(data)})
+
+    def _never_written(self, name: str) -> OutputFile | None:  # noqa: ARG002 - the contract's signature
+        """Find nothing."""
+        return None
 
     def _unwritten(self, name: str, data: str | bytes) -> OutputFile:
         """Describe the file that is not wanted."""

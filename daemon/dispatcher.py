@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from datetime import datetime
 from typing import Final, Protocol
 
@@ -41,7 +41,7 @@ class Hints(Protocol):
 
 
 class Dispatcher:
-    """Keeps the queue in step with the ledger."""
+    """Keeps the queue in step with the ledger, but for the lanes that are *held*: those have somebody of their own."""
 
     def __init__(
         self,
@@ -52,6 +52,7 @@ class Dispatcher:
         clock: Callable[[], datetime],
         every: float = LOOK_EVERY,
         arrivals: Callable[[], object] = lambda: None,
+        held: Callable[[], Collection[Lane]] = frozenset,
     ) -> None:
         """*arrivals* is called at each look of the thread: what blocked jobs wait for may have come unannounced."""
         self._ledger = ledger
@@ -60,6 +61,7 @@ class Dispatcher:
         self._clock = clock
         self._every = every
         self._arrivals = arrivals
+        self._held = held
         self._news = threading.Condition()
         self._woken = False
         self._stopping = False
@@ -84,7 +86,7 @@ class Dispatcher:
         if job.state is not State.QUEUED:
             return
         if job.not_before is not None and job.not_before > self._clock():
-            self._wake()
+            self.wake()
         else:
             self._queue.put(job.id, lane=job.lane, priority=job.priority)
 
@@ -95,12 +97,16 @@ class Dispatcher:
         waiting = self._queue.waiting()
         if waiting >= self._ledger.counts().get(State.QUEUED, 0):
             return
-        ready = self._ledger.ready(limit=_MOST)
-        if waiting < len(ready):
+        if waiting < len(self._ready()):
             # Hints were lost, or jobs became due. Clearing first bounds their number; a doubled hint is harmless.
             self._queue.clear()
-            for job in ready:
+            # Looked up again: a hint that came since and was cleared away belongs to a job that is there by now.
+            for job in self._ready():
                 self._queue.put(job.id, lane=job.lane, priority=job.priority)
+
+    def _ready(self) -> list[Job]:
+        held = self._held()
+        return self._ledger.ready(limit=_MOST, lanes=[lane for lane in Lane if lane not in held])
 
     def _take_back(self, orphan: Job) -> None:
         try:
@@ -109,7 +115,8 @@ class Dispatcher:
             return
         log.warning("Took an orphaned job back.", extra={"action": "job_orphan_released", **orphan.log_context})
 
-    def _wake(self) -> None:
+    def wake(self) -> None:
+        """Look soon: something has changed."""
         with self._news:
             self._woken = True
             self._news.notify()

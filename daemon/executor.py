@@ -6,13 +6,15 @@ import logging
 import random
 import threading
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
+from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from typing import Any, Final
+from functools import partial
+from typing import Any, Final, Protocol
 
 from daemon.context import RunContext, Stop, World
 from daemon.events import STATE
+from daemon.records import Records
 from daemon.views import public_job
 from jobs.errors import (
     Interrupted,
@@ -26,7 +28,7 @@ from jobs.errors import (
     StaleFence,
     Unavailable,
 )
-from jobs.model import ErrorInfo, Job, OutputFile, State
+from jobs.model import ErrorInfo, Job, Lane, OutputFile, State
 
 log = logging.getLogger(__name__)
 
@@ -47,11 +49,35 @@ class Policy:
     )
 
 
+class Gate(Protocol):
+    """Who may hold jobs back: `daemon.conditions.gate.Gate`."""
+
+    def admits(self, job_id: str) -> bool:
+        """Tell whether the job may be claimed; if not, its hint will be put again when it may."""
+
+    def must_stop(self, job: Job) -> bool:
+        """Tell whether a job that just began must stop again."""
+
+
+class OpenGate:
+    """Holds nothing back."""
+
+    def admits(self, job_id: str) -> bool:  # noqa: ARG002 - see `Gate`
+        """Let it pass."""
+        return True
+
+    def must_stop(self, job: Job) -> bool:  # noqa: ARG002 - see `Gate`
+        """Let it go on."""
+        return False
+
+
 class Executor:
     """Runs jobs, one for each worker thread that calls `execute`.
 
     *owner* names this daemon process in claims. *ended* hears of every job that left the running state, on the
-    worker's thread; *again* is told the time at which a job wants to be tried again (None: at once).
+    worker's thread; *again* is told the time at which a job wants to be tried again (None: at once). *gate* may hold a
+    job back before it is claimed; *during* is entered for as long as a job runs. *records* keeps what jobs
+    did.
     """
 
     def __init__(
@@ -63,6 +89,9 @@ class Executor:
         ended: Callable[[Job], None],
         again: Callable[[Job], None],
         policy: Policy | None = None,
+        gate: Gate | None = None,
+        during: Callable[[Job], AbstractContextManager[object]] = nullcontext,
+        records: Records | None = None,
     ) -> None:
         self._world = world
         self._owner = owner
@@ -70,6 +99,9 @@ class Executor:
         self._ended = ended
         self._again = again
         self._policy = policy or Policy()
+        self._gate = gate or OpenGate()
+        self._during = during
+        self._records = records
         self._lock = threading.Lock()
         self._idle = threading.Condition(self._lock)
         self._running: dict[str, tuple[Job, Stop]] = {}
@@ -79,7 +111,7 @@ class Executor:
 
     def execute(self, job_id: str) -> None:
         """Run the job if it is still there to be claimed; a stale or doubled hint does nothing."""
-        if self._draining.is_set():
+        if self._draining.is_set() or not self._gate.admits(job_id):
             return
         stop = Stop()
         job = self._claim(job_id, stop)
@@ -87,12 +119,13 @@ class Executor:
             return
         try:
             self._tell(job)
-            # Both may have come between the claim and the moment that made this job findable.
-            if self._draining.is_set():
+            # Each may have come between the claim and the moment that made this job findable.
+            if self._draining.is_set() or self._gate.must_stop(job):
                 stop.set(Interrupted)
             if self._world.ledger.get(job.id).cancel_requested:
                 stop.set(JobCancelled)
-            after = self._run(job, stop)
+            with self._during(job):
+                after = self._run(job, stop)
             if after is not None:
                 self._follow_up(after)
         finally:
@@ -138,6 +171,14 @@ class Executor:
         for stop in stops:
             stop.set(Interrupted)
 
+    def step_aside(self, lane: Lane) -> int:
+        """Ask the running jobs of *lane* to go back into the queue at their next step; return how many there are."""
+        with self._lock:
+            stops = [stop for job, stop in self._running.values() if job.lane is lane]
+        for stop in stops:
+            stop.set(Interrupted)
+        return len(stops)
+
     def wait_idle(self, timeout: float) -> bool:
         """Wait at most *timeout* seconds until nothing runs."""
         with self._lock:
@@ -165,7 +206,8 @@ class Executor:
                 context = RunContext(job, world=self._world, stop=stop)
                 stop.check()
                 params = self._world.parse(job.task, {**self._world.defaults(job.task), **job.params})
-                result = self._world.task(job.task).run(context, params)
+                run = partial(self._world.task(job.task).run, context, params)
+                result = self._records.run(job, params, context, run) if self._records else run()
                 return ledger.finish(job.id, fence, _json(result), context.outputs)
             except JobCancelled:
                 return ledger.cancelled(job.id, fence, _written(context))

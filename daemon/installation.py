@@ -69,6 +69,27 @@ def manager(
     return SystemdController(spec, units=config / "systemd" / "user", uid=os.getuid())
 
 
+def staleness(
+    home: Home,
+    *,
+    drain_seconds: float = 30,
+    environ: Mapping[str, str] = os.environ,
+    executable: str = sys.executable,
+    platform: str = sys.platform,
+) -> list[str]:
+    """Return how the installed service of *home* differs from what this mlxd would install; nothing if none is."""
+    from launchd.staleness import stale_agent, stale_units
+
+    spec = describe(home, drain_seconds=drain_seconds, environ=environ, executable=executable, platform=platform)
+    if platform == "darwin":
+        return stale_agent(spec, user_folder(environ) / "Library" / "LaunchAgents" / f"{spec.label}.plist")
+    from launchd.systemd import UNIT, render_service, render_socket
+
+    units = Path(environ.get("XDG_CONFIG_HOME") or user_folder(environ) / ".config") / "systemd" / "user"
+    wanted = {units / f"{UNIT}.service": render_service(spec), units / f"{UNIT}.socket": render_socket(spec)}
+    return stale_units(spec, wanted)
+
+
 def program(executable: Path) -> tuple[str, ...]:
     """Return the command of this installation: the ``mlxd`` script beside *executable*, or the module itself.
 

@@ -2,22 +2,32 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Final
 
+from daemon import notify
 from daemon.aftermath import Aftermath
 from daemon.api.app import create_app
 from daemon.api.listener import listen
 from daemon.api.server import SocketServer
+from daemon.awake import Awake
+from daemon.conditions.gate import Gate
+from daemon.conditions.readers import Readings, platform_reader
 from daemon.config.model import Config
 from daemon.config.reload import report
 from daemon.context import World
 from daemon.dispatcher import Dispatcher
-from daemon.events import Hub
+from daemon.events import STATE, Hub
 from daemon.executor import Executor, Policy
+from daemon.folders.desk import FolderDesk, past_jobs
+from daemon.folders.expectation import models_of
 from daemon.folders.intake import Intake
+from daemon.folders.preview import Asking
+from daemon.folders.reverting import Reverting
+from daemon.folders.trash import Trash
 from daemon.folders.watcher import Watcher
 from daemon.models.engine import Engine
 from daemon.models.launch import Launch, PluginPlace
@@ -25,12 +35,16 @@ from daemon.models.leases import EngineLike
 from daemon.models.references import ModelResolver, ResolvedModel
 from daemon.models.scheduler import ModelScheduler
 from daemon.paths import Home
+from daemon.records import Records
+from daemon.schedules.department import Schedules, schedules
 from daemon.service import Service
-from daemon.views import ReloadReport
+from daemon.views import ReloadReport, public_job
 from jobs.errors import MlxdError
+from jobs.journal import Journal
 from jobs.ledger import Ledger, utcnow
-from jobs.model import Job
+from jobs.model import Job, NewJob
 from jobs.queue import JobQueue
+from plugins.deliver import DELIVER
 from plugins.manager import PluginManager
 
 #: Seconds that workers and runners get to end when everything else has stopped.
@@ -52,8 +66,12 @@ class Parts:
     queue: JobQueue
     dispatcher: Dispatcher
     aftermath: Aftermath
+    notifier: notify.Notifier
+    gate: Gate
+    awake: Awake
     service: Service
     watcher: Watcher
+    schedules: Schedules
     server: SocketServer
     _model_settings: Callable[[Config], dict[str, Any]]
 
@@ -65,11 +83,14 @@ class Parts:
 
     def close(self) -> None:
         """Stop everything, in the reverse order of the start. Nothing here waits for jobs."""
+        self.schedules.keeper.stop()
         self.watcher.stop()
+        self.gate.stop()
         self.dispatcher.stop()
         self.executor.drain(gently=False)
         self.queue.stop(_STOP_S)
         self.models.stop(_STOP_S)
+        self.awake.close()
         self.server.stop()
         self.hub.close()
         self.ledger.close()
@@ -107,23 +128,48 @@ def build(
         task=plugins.task,
         parse=plugins.parse,
         defaults=lambda task: config().tasks.get(task, {}),
-        settings=lambda task: config().plugins.settings.get(plugins.owner(task), {}),
+        settings=partial(_task_settings, config, plugins),
         results=home.results,
     )
     # The service and the executor know each other: jobs that end may wake jobs that wait.
-    later = _Later()
-    aftermath = Aftermath(plugins=plugins, unblock=later.unblock)
+    later = _Later(ledger, hub)
+    notifier = notify.Notifier(config=config, add=later.add)
+    journal, trash = Journal(ledger), make_trash(home)
+    aftermath = Aftermath(plugins=plugins, unblock=later.unblock, notify=notifier, journal=journal, trash=trash)
+    gate = Gate(
+        lanes=lambda: config().lanes,
+        ledger=ledger,
+        readings=Readings(platform_reader()),
+        clock=utcnow,
+        held_back=lambda job: hub.publish(job.id, STATE, public_job(job)),
+    )
+    awake = Awake(lambda job: (lane := config().lanes.get(job.lane)) is not None and lane.keep_awake)
     executor = Executor(
         world=world,
         owner=owner,
         clock=utcnow,
-        ended=aftermath,
+        ended=later.ended(aftermath),
         again=later.again,
         policy=Policy(max_crashes=config().runner.max_crashes),
+        gate=gate,
+        during=awake.during,
+        records=Records(
+            ledger=ledger,
+            settings=lambda: config().outputs,
+            defaults=world.defaults,
+            resolver=lambda: _resolver(config()),
+            task=plugins.task,
+            clock=utcnow,
+        ),
     )
     queue = JobQueue(home.queue, executor.execute, workers=config().queue.workers)
     later.dispatcher = Dispatcher(
-        ledger=ledger, queue=queue, executor=executor, clock=utcnow, arrivals=later.unblock_arrived
+        ledger=ledger,
+        queue=queue,
+        executor=executor,
+        clock=utcnow,
+        arrivals=later.unblock_arrived,
+        held=gate.held,
     )
     later.service = Service(
         home=home,
@@ -136,11 +182,31 @@ def build(
         dispatcher=later.dispatcher,
         reload=reload,
         shutdown=shutdown,
+        lanes=gate,
     )
-    watcher = Watcher(
-        intake=Intake(submit=later.service.submit, ledger=ledger), rescan_seconds=config().watch.rescan_seconds
-    )
+    intake = Intake(submit=later.service.submit, ledger=ledger, takes=plugins.takes, defaults=world.defaults)
+    watcher = Watcher(intake=intake, rescan_seconds=config().watch.rescan_seconds, paused=journal.paused)
     later.service.watch(watcher)
+    later.service.keep_folders(
+        FolderDesk(
+            folders=lambda: config().folders,
+            watcher=watcher,
+            journal=journal,
+            revert=Reverting(ledger=ledger, journal=journal, trash=trash, clock=utcnow),
+            asking=_asking(config, ledger, journal, plugins, intake),
+            clock=utcnow,
+        )
+    )
+    later.schedules = schedules(
+        ledger,
+        later.service,
+        results=home.results,
+        limit=lambda: config().queue.limit,
+        stop=executor.cancel,
+        on_wake=(later.dispatcher.wake, watcher.rescan, gate.nudge),
+        clock=utcnow,
+    )
+    later.service.keep(later.schedules.desk)
     return Parts(
         owner=owner,
         hub=hub,
@@ -151,8 +217,12 @@ def build(
         queue=queue,
         dispatcher=later.dispatcher,
         aftermath=aftermath,
+        notifier=notifier,
+        gate=gate,
+        awake=awake,
         service=later.service,
         watcher=watcher,
+        schedules=later.schedules,
         server=SocketServer(create_app(later.service), listener, before_stop=hub.close),
         _model_settings=_model_settings,
     )
@@ -163,6 +233,27 @@ class _Later:
 
     dispatcher: Dispatcher
     service: Service
+    schedules: Schedules
+
+    def __init__(self, ledger: Ledger, hub: Hub) -> None:
+        self._ledger = ledger
+        self._hub = hub
+
+    def add(self, new: NewJob) -> None:
+        """Take in a job of our own making: also while the queue is full, and while the daemon stops."""
+        job, created = self._ledger.add(new)
+        if created:
+            self._hub.publish(job.id, STATE, public_job(job))
+            self.dispatcher.put(job)
+
+    def ended(self, first: Callable[[Job], None]) -> Callable[[Job], None]:
+        """Return what hears of jobs' ends: *first*, then the schedules, whose next job may have waited for it."""
+
+        def tell(job: Job) -> None:
+            first(job)
+            self.schedules.keeper.job_ended(job)
+
+        return tell
 
     def again(self, job: Job) -> None:
         """Leave a hint for a job that goes on."""
@@ -177,20 +268,60 @@ class _Later:
         self.service.unblock_arrived()
 
 
+def _task_settings(config: Settings, plugins: PluginManager, task: str) -> Mapping[str, Any]:
+    """Return what the configuration says to the plugin that offers *task*; deliveries are told where to go."""
+    if task == DELIVER:
+        return notify.settings(config())
+    return config().plugins.settings.get(plugins.owner(task), {})
+
+
 def _plugin_place(home: Home, config: Config) -> PluginPlace:
     return PluginPlace(files=home.plugins, entry_points=config.plugins.entry_points, disabled=config.plugins.disabled)
 
 
 def _model_settings(config: Config) -> dict[str, Any]:
     """Return what the model scheduler takes from the configuration, at the start and at a reload."""
-    resolve = ModelResolver(
-        aliases=config.models, defaults=config.defaults.refs(), keep_alive=config.defaults.keep_alive
-    )
+    resolve = _resolver(config)
     return {
         "resolve": resolve,
         "budget": config.memory.budget_bytes(),
         "configured": partial(_configured, config, resolve),
     }
+
+
+def _resolver(config: Config) -> ModelResolver:
+    return ModelResolver(aliases=config.models, defaults=config.defaults.refs(), keep_alive=config.defaults.keep_alive)
+
+
+def make_trash(home: Home, environ: Mapping[str, str] = os.environ) -> Trash:
+    """Return where deleted files go: with ``MLXD_HOME`` everything stays in that folder, the trash too."""
+    trash = Trash(home.cache / "trash", system=not environ.get("MLXD_HOME"), environ=environ)
+    trash.expire()
+    return trash
+
+
+def _asking(config: Settings, ledger: Ledger, journal: Journal, plugins: PluginManager, intake: Intake) -> Asking:
+    """Return whom a dry run of a watched folder asks."""
+
+    def defaults(task: str) -> Mapping[str, Any]:
+        return config().tasks.get(task, {})
+
+    return Asking(
+        known=intake.known,
+        is_output=intake.is_output,
+        takes=plugins.takes,
+        prepared=intake.prepared,
+        validate=lambda new: plugins.parse(new.task, {**defaults(new.task), **new.params}),
+        past=lambda task: past_jobs(ledger, journal, task),
+        models=lambda new: models_of(new, plugins.task, defaults),
+        estimate=lambda ref, runtime: _estimate(config(), plugins, ref, runtime),
+    )
+
+
+def _estimate(config: Config, plugins: PluginManager, ref: str | None, runtime: str) -> tuple[str, int]:
+    """Return what the model *ref* (None: the default) is called, and the memory it will need, bytes."""
+    model = _resolver(config)(ref, runtime)
+    return model.ref, plugins.runtimes[model.runtime].estimate(model.path, model.options).total
 
 
 def _configured(config: Config, resolve: ModelResolver) -> Iterable[ResolvedModel]:

@@ -101,11 +101,16 @@ class _Life:
             recovered = parts.ledger.recover(parts.owner)
             parts.ledger.unblock()
             parts.aftermath.catch_up(parts.ledger)
+            parts.notifier.catch_up(parts.ledger)
             parts.models.start()
+            parts.gate.start(parts.executor, parts.dispatcher.put)
             parts.queue.start()
             parts.dispatcher.start()
             parts.server.start()
             parts.watcher.start(self._config.folders)
+            # Without a configuration that can be read, those of the last one go on.
+            broken = parts.service.config_problem is not None
+            parts.schedules.keeper.start(None if broken else self._config.schedules)
         except BaseException:
             parts.close()
             raise
@@ -135,6 +140,7 @@ class _Life:
         parts, deadline = self._parts, time.monotonic() + self._config.drain_seconds
         try:
             parts.service.drain()
+            parts.schedules.keeper.stop()
             parts.watcher.stop()
             parts.executor.drain(gently=True)
             parts.executor.wait_idle(max(0.0, self._config.drain_seconds - _WIND_DOWN))
@@ -163,6 +169,7 @@ class _Life:
             report = self._parts.reconfigure(self._config, new)
             self._config = new
             self._parts.watcher.reconfigure(new.folders, rescan_seconds=new.watch.rescan_seconds)
+            self._parts.schedules.keeper.reconfigure(new.schedules)
             _configure_log(self._home, new, foreground=self._foreground)
         self._parts.service.config_problem = None
         log.info("Reloaded.", extra={"action": "reloaded", "changed": list(report.changed)})

@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib.metadata
 import os
 import time
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import Any, Final, Protocol
 
@@ -14,15 +14,19 @@ from daemon.config.model import Config
 from daemon.dispatcher import Dispatcher
 from daemon.events import STATE, Hub
 from daemon.executor import Executor
+from daemon.folders.desk import FolderDesk
 from daemon.health import metrics
+from daemon.health.findings import Finding
 from daemon.models.arrivals import arrived
 from daemon.models.footprint import footprint
 from daemon.models.scheduler import ModelScheduler
 from daemon.paths import Home
+from daemon.schedules.desk import ScheduleDesk
 from daemon.views import (
     Condition,
     FolderStatus,
     Health,
+    LaneStatus,
     MemoryStatus,
     ModelStatus,
     PluginStatus,
@@ -30,7 +34,7 @@ from daemon.views import (
     TaskInfo,
     public_job,
 )
-from jobs.errors import LedgerUnavailable, QueueFull
+from jobs.errors import LedgerUnavailable, QueueFull, Unavailable
 from jobs.ledger import Ledger
 from jobs.model import Job, Lane, NewJob, Source, State
 from plugins.manager import PluginManager
@@ -49,6 +53,19 @@ class Folders(Protocol):
         """Look through all folders now."""
 
 
+class Lanes(Protocol):
+    """What the service needs of the gate."""
+
+    def why(self, job: Job) -> str | None:
+        """Return why a queued job is held back, if it is."""
+
+    def status(self) -> list[LaneStatus]:
+        """Return the lanes that have conditions."""
+
+    def nudge(self) -> None:
+        """Look at the conditions now."""
+
+
 class Service:
     """The daemon's doors, behind which everything is thread-safe."""
 
@@ -65,6 +82,7 @@ class Service:
         dispatcher: Dispatcher,
         reload: Callable[[], ReloadReport],
         shutdown: Callable[[], None],
+        lanes: Lanes | None = None,
     ) -> None:
         self.hub = hub
         self._home = home
@@ -76,7 +94,10 @@ class Service:
         self._dispatcher = dispatcher
         self._reload = reload
         self._shutdown = shutdown
+        self._lanes = lanes
         self._folders: Folders | None = None
+        self._folder_desk: FolderDesk | None = None
+        self._schedules: ScheduleDesk | None = None
         self._started = time.monotonic()
         self._draining = False
         #: What is wrong with the configuration, while the daemon serves without it.
@@ -85,6 +106,28 @@ class Service:
     def watch(self, folders: Folders) -> None:
         """Take the watcher, which itself submits through this service."""
         self._folders = folders
+
+    def keep_folders(self, desk: FolderDesk) -> None:
+        """Take whom to ask about watched folders."""
+        self._folder_desk = desk
+
+    @property
+    def folder_desk(self) -> FolderDesk:
+        """Return whom to ask about watched folders."""
+        if self._folder_desk is None:
+            raise Unavailable("Folders are not watched yet; try again in a moment.")
+        return self._folder_desk
+
+    def keep(self, schedules: ScheduleDesk) -> None:
+        """Take the schedules, whose jobs are announced by this service."""
+        self._schedules = schedules
+
+    @property
+    def schedules(self) -> ScheduleDesk:
+        """Return whom to ask about schedules."""
+        if self._schedules is None:
+            raise Unavailable("Schedules are not kept yet; try again in a moment.")
+        return self._schedules
 
     def submit(self, new: NewJob, *, seen: tuple[Path, str] | None = None) -> tuple[Job, bool]:
         """Validate *new*, write it down, and only then answer.
@@ -99,17 +142,25 @@ class Service:
         if self._draining:
             raise QueueFull("mlxd is stopping; submit again when it is back.", retry_after=5)
         # Validated with the configuration's defaults under it, kept without: a job says what its submitter said.
-        defaults = self._config().tasks.get(new.task, {})
-        self._plugins.parse(new.task, {**defaults, **new.params})
+        self.validate(new.task, new.params)
         job, created = self._ledger.add(new, limit=self._config().queue.limit, seen=seen)
         if created:
-            self.hub.publish(job.id, STATE, public_job(job))
-            self._dispatcher.put(job)
+            self.announce(job)
         return job, created
+
+    def validate(self, task: str, params: Mapping[str, Any]) -> None:
+        """Raise `UnknownTask` or `InvalidParams` if no such job can be made; the configuration's defaults count."""
+        defaults = self._config().tasks.get(task, {})
+        self._plugins.parse(task, {**defaults, **params})
+
+    def announce(self, job: Job) -> None:
+        """Tell followers of a job that is new or changed, and leave a hint for it if it is queued."""
+        self.hub.publish(job.id, STATE, public_job(job))
+        self._dispatcher.put(job)
 
     def get(self, job_id: str) -> Job:
         """Return a job by its id or a unique beginning of it."""
-        return self._ledger.get(job_id)
+        return self._with_reason(self._ledger.get(job_id))
 
     def find(
         self,
@@ -124,7 +175,7 @@ class Service:
         before: int | None = None,
     ) -> list[Job]:
         """Return jobs, newest first."""
-        return self._ledger.find(
+        found = self._ledger.find(
             states=states,
             task=task,
             lane=lane,
@@ -134,6 +185,12 @@ class Service:
             limit=limit,
             before=before,
         )
+        return [self._with_reason(job) for job in found]
+
+    def _with_reason(self, job: Job) -> Job:
+        """Add why a queued job waits although there may be a worker for it."""
+        why = self._lanes.why(job) if self._lanes else None
+        return job.model_copy(update={"waiting": why}) if why else job
 
     def counts(self) -> dict[State, int]:
         """Return how many jobs are in each state."""
@@ -232,6 +289,7 @@ class Service:
         ]
         try:
             counts = self._ledger.counts()
+            problems += self._schedules.problems() if self._schedules else []
         except LedgerUnavailable as error:
             counts, problems = {}, [*problems, error.message]
         models = self._models.status()
@@ -248,8 +306,16 @@ class Service:
                 used_bytes=sum(model.memory_bytes or model.estimate_bytes or 0 for model in models if model.pid),
                 daemon_bytes=footprint(),
             ),
+            lanes=tuple(self._lanes.status() if self._lanes else ()),
             problems=tuple(dict.fromkeys(problem for problem in problems if problem)),
         )
+
+    def doctor(self) -> list[Finding]:
+        """Examine the set-up from the daemon's own context: its permissions are the ones that count."""
+        from daemon.health.inside import examine_all
+
+        told = {"health": self.health(), "folders": self.folders(), "plugins": self.plugins()}
+        return examine_all(self._home, told, inside=True, running=self._config())
 
     def metrics(self) -> str:
         """Return Prometheus' text format."""
@@ -259,6 +325,8 @@ class Service:
         """Read the configuration and the single-file plugins again; blocked jobs get another chance."""
         report = self._reload()
         self.unblock()
+        if self._lanes:
+            self._lanes.nudge()
         return report
 
     def config(self) -> dict[str, Any]:

@@ -10,7 +10,9 @@ from typing import Any, Protocol
 from pydantic import AwareDatetime, Field
 
 from daemon.events import Hub
-from jobs.model import Frozen, Job, Lane, NewJob, State
+from daemon.health.findings import Finding
+from daemon.schedules.views import SchedulesFacade
+from jobs.model import After, Frozen, Job, Lane, NewJob, State
 
 
 class Residency(StrEnum):
@@ -51,10 +53,31 @@ class ModelStatus(Frozen):
     problem: str | None = None
 
 
+class FolderState(StrEnum):
+    """Whether a watched folder can be used."""
+
+    WATCHING = "watching"
+    #: A person said so (`mlxd folders pause`); nothing is taken until `mlxd folders resume`.
+    PAUSED = "paused"
+    #: Not there, or its volume is not mounted; watched as soon as it appears.
+    MISSING = "missing"
+    #: The system does not let mlxd in; ``problem`` says how to allow it.
+    NEEDS_PERMISSION = "needs_permission"
+    #: It does not answer, or its server does not.
+    UNREACHABLE = "unreachable"
+    #: Its recipe is wrong, or it is no folder.
+    BROKEN = "broken"
+
+
 class FolderStatus(Frozen):
     """One watched folder."""
 
     path: Path
+    state: FolderState = FolderState.WATCHING
+    #: How changes are noticed between two rescans: "native", "polling", or "none".
+    events: str = "none"
+    #: Files whose content is still in a cloud; never opened, taken when they have been downloaded.
+    cloud_pending: int = 0
     #: Names of the rules that look at it.
     rules: tuple[str, ...] = ()
     #: Files seen that have not held still long enough yet.
@@ -63,6 +86,97 @@ class FolderStatus(Frozen):
     taken: int = 0
     #: Why it is not watched properly (missing, no permission), if it is not.
     problem: str | None = None
+
+
+class TestVerdict(StrEnum):
+    """What would become of a file."""
+
+    __test__ = False  # not pytest's
+
+    WOULD_RUN = "would_run"
+    #: The job would be refused or fail at once; ``why`` says what to mend.
+    WOULD_FAIL = "would_fail"
+    #: Too young for its rule.
+    WAITS = "waits"
+    #: It, or the same content, has become a job before.
+    DONE = "done"
+    LEFT_ALONE = "left_alone"
+    #: Its content has not been downloaded.
+    CLOUD_PENDING = "cloud_pending"
+
+
+class FileTest(Frozen):
+    """What would become of one file."""
+
+    path: Path
+    verdict: TestVerdict
+    #: The reason, where there is something to say.
+    why: str | None = None
+    #: Name of the rule that takes it.
+    rule: str | None = None
+    task: str | None = None
+    #: The job's parameters, without the file itself.
+    params: dict[str, Any] = Field(default_factory=dict)
+    #: Parameters of its sub-folder that the task does not have.
+    left_out: tuple[str, ...] = ()
+    #: Model -> bytes of memory it will need, None if that is not known.
+    models: dict[str, int | None] = Field(default_factory=dict)
+    #: Where the results would go, and what they would be called without suffix.
+    directory: Path | None = None
+    stem: str | None = None
+    #: What would become of the file.
+    after: After | None = None
+    #: How long it would take, None if that is not known, and how that is known.
+    seconds: float | None = None
+    basis: str = ""
+    #: What its models will need together, bytes; None if that is not known.
+    memory_bytes: int | None = None
+    #: Seconds until it is old enough.
+    wait_s: float | None = None
+    #: The job it has become.
+    job: str | None = None
+
+
+class FolderTest(Frozen):
+    """A dry run: what would become of a watched folder's files. Nothing was written."""
+
+    folder: Path
+    state: FolderState
+    problem: str | None = None
+    rules: tuple[str, ...] = ()
+    files: tuple[FileTest, ...] = ()
+    #: Files that are not listed, because there are so many.
+    more: int = 0
+    would_run: int = 0
+    #: How long the listed files would take one after another; None if that is not known.
+    seconds: float | None = None
+    #: What all models of the listed files will need together, bytes; None if that is not known.
+    memory_bytes: int | None = None
+
+
+class RevertedFile(Frozen):
+    """What came of one file of a job that was taken back."""
+
+    #: Where it was before the revert, for the input: before the job.
+    path: Path
+    #: Where it is now, if it is anywhere.
+    now: Path | None = None
+    #: Why it was left alone, if it was.
+    why: str | None = None
+
+
+class RevertReport(Frozen):
+    """What taking a job back did."""
+
+    job: str
+    #: The input, back at its place.
+    input: RevertedFile | None = None
+    #: Outputs that went to the trash.
+    trashed: tuple[RevertedFile, ...] = ()
+    #: Files that were left as they are, each with the reason.
+    kept: tuple[RevertedFile, ...] = ()
+    #: The job had been taken back before, and nothing was left to do.
+    already: bool = False
 
 
 class PluginStatus(Frozen):
@@ -98,6 +212,18 @@ class Condition(StrEnum):
     DRAINING = "draining"
 
 
+class LaneStatus(Frozen):
+    """A lane whose jobs run only under conditions."""
+
+    lane: Lane
+    #: Why its jobs are held back, if they are.
+    waiting: str | None = None
+    #: When that ends, if only the clock stands in the way.
+    until: AwareDatetime | None = None
+    #: Conditions that cannot be checked on this machine, and so count as fulfilled.
+    unread: tuple[str, ...] = ()
+
+
 class MemoryStatus(Frozen):
     """Memory, in bytes."""
 
@@ -123,6 +249,8 @@ class Health(Frozen):
     counts: dict[State, int] = Field(default_factory=dict)
     models: tuple[ModelStatus, ...] = ()
     memory: MemoryStatus = MemoryStatus()
+    #: The lanes that have conditions.
+    lanes: tuple[LaneStatus, ...] = ()
     problems: tuple[str, ...] = ()
 
 
@@ -133,6 +261,22 @@ class ReloadReport(Frozen):
     changed: tuple[str, ...] = ()
     #: Keys whose new value needs a restart.
     needs_restart: tuple[str, ...] = ()
+
+
+class FoldersFacade(Protocol):
+    """What the socket asks about watched folders. Every method may raise any `jobs.errors.MlxdError`."""
+
+    def test(self, path: Path, *, limit: int) -> FolderTest:
+        """Tell what would become of a file or folder, listing at most *limit* files; nothing is written."""
+
+    def pause(self, path: Path) -> FolderStatus:
+        """Take nothing of a watched folder until `resume`."""
+
+    def resume(self, path: Path) -> FolderStatus:
+        """Go on with a watched folder."""
+
+    def revert(self, job_id: str) -> RevertReport:
+        """Bring a job's input back and put its outputs into the trash."""
 
 
 class ServiceFacade(Protocol):
@@ -189,8 +333,16 @@ class ServiceFacade(Protocol):
     def folders(self) -> list[FolderStatus]:
         """Return the watched folders."""
 
+    @property
+    def folder_desk(self) -> FoldersFacade:
+        """Return whom to ask about watched folders besides these."""
+
     def rescan(self) -> int:
         """Look through all watched folders now; return how many files are waiting or were taken."""
+
+    @property
+    def schedules(self) -> SchedulesFacade:
+        """Return whom to ask about schedules."""
 
     def plugins(self) -> list[PluginStatus]:
         """Return the plugins, broken ones too."""
@@ -200,6 +352,9 @@ class ServiceFacade(Protocol):
 
     def health(self) -> Health:
         """Return the daemon at a glance."""
+
+    def doctor(self) -> list[Finding]:
+        """Examine the set-up as the daemon sees it."""
 
     def metrics(self) -> str:
         """Return Prometheus' text format."""

@@ -9,6 +9,8 @@
     ├── JobNotFound                no job has this id
     ├── JobConflict                the job's state does not allow this
     │   └── StaleFence             somebody else owns the job by now: drop what you were doing
+    ├── ScheduleNotFound           no schedule has this name
+    ├── ScheduleConflict           the schedule's state or origin does not allow this
     ├── QueueFull                  too many jobs are waiting; try again later
     ├── LedgerUnavailable          the ledger cannot be written (full disk, failed fsync): nothing was accepted
     ├── OutputError                a result file could not be written
@@ -90,6 +92,18 @@ class StaleFence(JobConflict):
     """This attempt no longer owns the job."""
 
     slug = "stale-fence"
+
+
+class ScheduleNotFound(MlxdError):
+    """There is no such schedule."""
+
+    slug = "schedule-not-found"
+
+
+class ScheduleConflict(MlxdError):
+    """The schedule does not allow this."""
+
+    slug = "schedule-conflict"
 
 
 class QueueFull(MlxdError):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
@@ -21,38 +22,53 @@ _TAIL: Final = 200
 _MOST: Final = 1000
 
 
-def settle_input(path: Path, after: After) -> Path | None:
+def settle_input(
+    path: Path,
+    after: After,
+    *,
+    plan: Callable[[Path], object] = lambda _target: None,
+    discard: Callable[[Path], object] = lambda path: path.unlink(missing_ok=True),
+) -> Path | None:
     """Do with the input *path* what *after* says, and return where it is now: None if it is gone.
 
-    Doing it again, also after a death half-way, does no harm.
+    Doing it again, also after a death half-way, does no harm. *plan* hears of a new place before the file moves there;
+    *discard* is what deleting means.
 
     Raises:
         OutputError: it could not be moved or deleted; it is still there.
 
     """
     try:
-        if after is After.DELETE:
-            path.unlink(missing_ok=True)
-            return None
         if not os.path.lexists(path):
             return None
-        return _into_done(path) if after is After.DONE else path
+        if after is After.DELETE:
+            discard(path)
+            return None
+        return _into_done(path, plan) if after is After.DONE else path
     except OSError as error:
         raise explain(error, path) from error
 
 
-def _into_done(path: Path) -> Path:
+def _into_done(path: Path, plan: Callable[[Path], object]) -> Path:
     done = path.parent / _DONE
     done.mkdir(exist_ok=True)
     for number in range(1, _MOST):
         target = done / numbered(path.name, number)
-        if _moved(path, target):
+        if os.path.lexists(target) and not os.path.samestat(path.lstat(), target.lstat()):
+            continue
+        plan(target)
+        if move_file(path, target):
             return target
     raise OutputError(f"There are too many files named like {path.name} in {done}. Move some away.", path=str(path))
 
 
-def _moved(path: Path, target: Path) -> bool:
-    """Move without ever replacing a file: the new name first, durably, then the old one goes."""
+def move_file(path: Path, target: Path) -> bool:
+    """Move without ever replacing a file: the new name first, durably, then the old one goes; False: name taken.
+
+    Raises:
+        OSError: it cannot be moved there, ``EXDEV`` if the two places are on different disks.
+
+    """
     if os.path.lexists(target) and not os.path.samestat(path.lstat(), target.lstat()):
         return False
     files = Files()

@@ -9,6 +9,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
+from contextlib import AbstractContextManager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
@@ -18,8 +19,19 @@ from sqlalchemy import Connection, case, func, insert, select, update
 from jobs import database, moves
 from jobs.model import TRANSITIONS, ErrorInfo, Job, Lane, NewJob, OutputFile, Progress, State, new_job_id
 from jobs.rows import jsonable, new_row, path_key, printable, select_jobs, to_job
-from jobs.schema import intents, jobs, notes
-from jobs.statements import admit, change, find_job, held_seq, note_intent, remember, repeated_job, seen_job, take_note
+from jobs.schema import intents, jobs, notes, recipes
+from jobs.statements import (
+    admit,
+    change,
+    find_job,
+    held_seq,
+    note_intent,
+    note_recipe,
+    remember,
+    repeated_job,
+    seen_job,
+    take_note,
+)
 
 _CLAIMABLE: Final = tuple(state.value for state, following in TRANSITIONS.items() if State.RUNNING in following)
 _LANE_ORDER: Final = {lane.value: rank for rank, lane in enumerate(Lane)}
@@ -74,10 +86,27 @@ class Ledger:
             if (old := repeated_job(connection, new, seen)) is not None:
                 return old, False
             admit(connection, limit)
-            row = new_row(new, job_id=self._fresh_id(connection), now=self._clock())
-            connection.execute(insert(jobs), row)
-            remember(connection, seen, row["id"])
-            return find_job(connection, row["id"]), True
+            job = self.insert(connection, new)
+            remember(connection, seen, job.id)
+            return job, True
+
+    def insert(self, connection: Connection, new: NewJob) -> Job:
+        """Write *new* down within a transaction of `transaction`."""
+        row = new_row(new, job_id=self._fresh_id(connection), now=self._clock())
+        connection.execute(insert(jobs), row)
+        return find_job(connection, row["id"])
+
+    def now(self) -> datetime:
+        """Return the time by the ledger's clock."""
+        return self._clock()
+
+    def transaction(self) -> AbstractContextManager[Connection]:
+        """Return one durable transaction, for what else lives in this file and must happen together with jobs."""
+        return self._db.write()
+
+    def reading(self) -> AbstractContextManager[Connection]:
+        """Return a connection for one SELECT."""
+        return self._db.read()
 
     def seen(self, folder: Path, key: str) -> str | None:
         """Return the id of the job that the watched file *key* of *folder* became, if it has."""
@@ -137,11 +166,12 @@ class Ledger:
             rows = connection.execute(select(jobs.c.state, func.count()).group_by(jobs.c.state)).all()
         return dict.fromkeys(State, 0) | {State(state): count for state, count in rows}
 
-    def ready(self, limit: int = 1000) -> list[Job]:
+    def ready(self, limit: int = 1000, *, lanes: Collection[Lane] = tuple(Lane)) -> list[Job]:
         """Return the queued jobs that may start now, most urgent first: by lane, priority, order of acceptance."""
         due = jobs.c.not_before.is_(None) | (jobs.c.not_before <= self._clock())
         order = case(_LANE_ORDER, value=jobs.c.lane), jobs.c.priority.desc(), jobs.c.seq
         query = select_jobs().where(jobs.c.state == State.QUEUED.value, due).order_by(*order).limit(limit)
+        query = query.where(jobs.c.lane.in_([lane.value for lane in lanes]))
         with self._db.read() as connection:
             return [to_job(row) for row in connection.execute(query).mappings()]
 
@@ -205,6 +235,19 @@ class Ledger:
         query = select(intents.c.seq).where(intents.c.key == path_key(path)).limit(1)
         with self._db.read() as connection:
             return connection.execute(query).first() is not None
+
+    def record_recipe(self, job_id: str, fence: int, key: str, details: Mapping[str, Any]) -> None:
+        """Note what the running job did, under *key*: once it has succeeded, `recorded` finds it."""
+        with self._db.write() as connection:
+            note_recipe(connection, held_seq(connection, job_id, fence), key, jsonable(details))
+
+    def recorded(self, key: str, *, limit: int = 3) -> list[tuple[Job, dict[str, Any]]]:
+        """Return the jobs that succeeded in doing *key*, newest first, with what was noted about each."""
+        query = select_jobs().add_columns(recipes.c.details).join(recipes, recipes.c.seq == jobs.c.seq)
+        query = query.where(recipes.c.key == key, jobs.c.state == State.SUCCEEDED.value)
+        with self._db.read() as connection:
+            rows = connection.execute(query.order_by(jobs.c.seq.desc()).limit(limit)).mappings().all()
+        return [(to_job(row), dict(row["details"])) for row in rows]
 
     # Ending an attempt.
 

@@ -159,6 +159,10 @@ class NewJob(Frozen):
     max_failures: int = Field(default=3, ge=1, le=100)
     #: Not before this time.
     not_before: AwareDatetime | None = None
+    #: Whether the recorded result of the same work may stand for this job's own; None: as the configuration says.
+    reuse: bool | None = None
+    #: Whether a ``.mlxd.json`` is put beside each output; None: as the configuration says.
+    provenance: bool | None = None
 
 
 class Job(NewJob):
@@ -187,6 +191,8 @@ class Job(NewJob):
     result: dict[str, Any] | None = None
     error: ErrorInfo | None = None
     outputs: tuple[OutputFile, ...] = ()
+    #: Why a queued job is held back, and until when. Not written down: the daemon says it when it is asked.
+    waiting: str | None = None
 
     @property
     def terminal(self) -> bool:

@@ -62,8 +62,34 @@ class OutputWriter:
         # A task may write from several threads; the choice of a name must not be interleaved.
         self._lock = threading.Lock()
         self._written: dict[Path, OutputFile] = {}
-        #: Where the files went that this attempt was asked for.
+        #: Where the files went that this attempt was asked for, and who has each place.
         self._places: dict[Path, Path] = {}
+        self._tenants: dict[Path, Path] = {}
+
+    @property
+    def directory(self) -> Path:
+        """Where everything is written, absolute."""
+        return self._directory
+
+    def names(self) -> dict[str, Path]:
+        """Return what this attempt was asked to write (relative names, made safe) and where it is."""
+        with self._lock:
+            return {str(wanted.relative_to(self._directory)): place for wanted, place in self._places.items()}
+
+    def find(self, name: str) -> OutputFile | None:
+        """Return the file that an earlier attempt wrote under *name*, if its content is still this job's."""
+        if not self._mine:
+            return None
+        folders, wanted = self._wanted(name)
+        with self._lock:
+            if not self._directory.joinpath(*folders).is_dir():
+                return None
+            with self._folder(folders) as folder:
+                own = self._own(wanted, folder)
+                digest = self._files.digest(own.name, folder=folder) if own else None
+                if own is None or not digest:
+                    return None
+                return OutputFile(path=own, size=os.stat(own.name, dir_fd=folder).st_size, sha256=digest)
 
     @property
     def outputs(self) -> tuple[OutputFile, ...]:
@@ -81,15 +107,14 @@ class OutputWriter:
 
         """
         content = data.encode(errors="replace") if isinstance(data, str) else bytes(data)
-        *folders, name = [safe_name(part) for part in name.split("/") if part not in {"", ".", ".."}] or [safe_name("")]
-        wanted = self._directory.joinpath(*folders, name)
+        folders, wanted = self._wanted(name)
         with self._lock:
             try:
                 with self._folder(folders) as folder:
                     output = self._write(wanted, content, folder)
             except OSError as error:
                 raise explain(error, wanted) from error
-            self._places[wanted] = output.path
+            self._places[wanted], self._tenants[output.path] = output.path, wanted
             self._written[output.path] = output
             return output
 
@@ -100,6 +125,10 @@ class OutputWriter:
                 for path in folder.iterdir():
                     if path.name.startswith(".") and path.name.endswith(self._ending):
                         path.unlink()
+
+    def _wanted(self, name: str) -> tuple[list[str], Path]:
+        *folders, name = [safe_name(part) for part in name.split("/") if part not in {"", ".", ".."}] or [safe_name("")]
+        return folders, self._directory.joinpath(*folders, name)
 
     @contextlib.contextmanager
     def _folder(self, parts: list[str]) -> Iterator[int]:
@@ -163,11 +192,10 @@ class OutputWriter:
         """Return the file of this job that stands for *wanted*, if there is one with content of ours."""
         if not self._mine:
             return None
-        elsewhere = {place for name, place in self._places.items() if name != wanted}
         first_free = None
         for number in range(1, _MOST):
             path = wanted.with_name(numbered(wanted.name, number))
-            contents = self._mine.get(path, ()) if path not in elsewhere else ()
+            contents = self._mine.get(path, ()) if self._tenants.get(path, wanted) == wanted else ()
             if contents and self._files.digest(path.name, folder=folder) in contents:
                 return path
             if first_free is None and not self._files.taken(path.name, folder=folder):

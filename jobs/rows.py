@@ -15,7 +15,7 @@ from jobs.model import Job, NewJob, OutputFile, State
 from jobs.schema import jobs, notes
 
 #: Columns that hold the same value under the same name in the row and in the job.
-_SAME = tuple(set(Job.model_fields) - {"source", "outputs"})
+_SAME = tuple(set(Job.model_fields) - {"source", "outputs", "waiting"})
 
 
 def select_jobs() -> Select[Any]:
@@ -39,6 +39,8 @@ def new_row(new: NewJob, *, job_id: str, now: datetime) -> dict[str, Any]:
         "placement": new.placement.model_dump(mode="json"),
         "max_failures": new.max_failures,
         "not_before": new.not_before,
+        "reuse": new.reuse,
+        "provenance": new.provenance,
         "state": State.QUEUED.value,
         "attempts": 0,
         "failures": 0,

@@ -106,6 +106,8 @@ jobs = Table(
     Column("result", _Json),
     Column("error", _Json),
     Column("outputs", _Json),
+    Column("reuse", Integer),
+    Column("provenance", Integer),
     Index("jobs_state", "state", "lane", "priority", "seq"),
     Index("jobs_parent", "parent"),
     sqlite_autoincrement=True,
@@ -140,6 +142,83 @@ seen = Table(
     Column("folder", PathText, primary_key=True),
     Column("key", String, primary_key=True),
     Column("job_id", ForeignKey("jobs.id", ondelete="CASCADE"), nullable=False, index=True),
+)
+
+#: What jobs did, so that the same work need not be done twice.
+recipes = Table(
+    "recipes",
+    metadata,
+    Column("seq", ForeignKey("jobs.seq", ondelete="CASCADE"), primary_key=True),
+    # The same for the same input bytes, task, parameters and programs.
+    Column("key", String, nullable=False),
+    # The models it used, and what each output was to be called.
+    Column("details", _Json, nullable=False),
+    Index("recipes_key", "key"),
+)
+
+#: Schedules: what they are, and when each comes next.
+schedules = Table(
+    "schedules",
+    metadata,
+    Column("name", String, primary_key=True),
+    # "config" or "added".
+    Column("origin", String, nullable=False),
+    Column("definition", _Json, nullable=False),
+    # Tells whether the timing is the one that ``anchor`` and ``next_at`` were made for.
+    Column("fingerprint", String, nullable=False),
+    Column("anchor", Instant, nullable=False),
+    Column("next_at", Instant),
+    Column("paused", Integer, nullable=False),
+)
+
+#: Times of schedules that became jobs, or wait for their turn to become one (``job_id`` is null).
+fires = Table(
+    "fires",
+    metadata,
+    Column("schedule", ForeignKey("schedules.name", ondelete="CASCADE"), primary_key=True),
+    Column("fire_at", Instant, primary_key=True),
+    Column("kind", String, nullable=False),
+    Column("job_id", String),
+)
+
+#: Times of schedules that became no job, and why; neighbours with the same reason are one row.
+misses = Table(
+    "misses",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("schedule", ForeignKey("schedules.name", ondelete="CASCADE"), nullable=False, index=True),
+    Column("first_at", Instant, nullable=False),
+    Column("last_at", Instant, nullable=False),
+    Column("count", Integer, nullable=False),
+    Column("reason", String, nullable=False),
+    Column("noticed_at", Instant, nullable=False),
+)
+
+#: Inputs and outputs that were moved, or were about to be.
+journal = Table(
+    "journal",
+    metadata,
+    Column("seq", ForeignKey("jobs.seq", ondelete="CASCADE"), primary_key=True),
+    Column("source", PathText, primary_key=True),
+    Column("target", PathText, nullable=False),
+    Column("sha256", String, nullable=False),
+    Column("moved_at", Instant, nullable=False),
+)
+
+#: Jobs that were taken back.
+reverts = Table(
+    "reverts",
+    metadata,
+    Column("seq", ForeignKey("jobs.seq", ondelete="CASCADE"), primary_key=True),
+    Column("reverted_at", Instant, nullable=False),
+)
+
+#: Watched folders of which nothing is taken for now.
+pauses = Table(
+    "pauses",
+    metadata,
+    Column("folder", PathText, primary_key=True),
+    Column("since", Instant, nullable=False),
 )
 
 #: ``MIGRATIONS[n]`` brings a ledger from version n to n + 1. Never edit one that was released; append.
@@ -197,6 +276,62 @@ MIGRATIONS: Final[tuple[tuple[str, ...], ...]] = (
             PRIMARY KEY (folder, "key")
         )""",
         "CREATE INDEX ix_seen_job_id ON seen (job_id)",
+    ),
+    (
+        "ALTER TABLE jobs ADD COLUMN reuse INTEGER",
+        "ALTER TABLE jobs ADD COLUMN provenance INTEGER",
+        """CREATE TABLE recipes (
+            seq INTEGER NOT NULL PRIMARY KEY REFERENCES jobs (seq) ON DELETE CASCADE,
+            "key" VARCHAR NOT NULL,
+            details JSON NOT NULL
+        )""",
+        'CREATE INDEX recipes_key ON recipes ("key")',
+    ),
+    (
+        """CREATE TABLE schedules (
+            name VARCHAR NOT NULL PRIMARY KEY,
+            origin VARCHAR NOT NULL,
+            definition JSON NOT NULL,
+            fingerprint VARCHAR NOT NULL,
+            anchor BIGINT NOT NULL,
+            next_at BIGINT,
+            paused INTEGER NOT NULL
+        )""",
+        """CREATE TABLE fires (
+            schedule VARCHAR NOT NULL REFERENCES schedules (name) ON DELETE CASCADE,
+            fire_at BIGINT NOT NULL,
+            kind VARCHAR NOT NULL,
+            job_id VARCHAR,
+            PRIMARY KEY (schedule, fire_at)
+        )""",
+        """CREATE TABLE misses (
+            id INTEGER NOT NULL PRIMARY KEY,
+            schedule VARCHAR NOT NULL REFERENCES schedules (name) ON DELETE CASCADE,
+            first_at BIGINT NOT NULL,
+            last_at BIGINT NOT NULL,
+            "count" INTEGER NOT NULL,
+            reason VARCHAR NOT NULL,
+            noticed_at BIGINT NOT NULL
+        )""",
+        "CREATE INDEX ix_misses_schedule ON misses (schedule)",
+    ),
+    (
+        """CREATE TABLE journal (
+            seq INTEGER NOT NULL REFERENCES jobs (seq) ON DELETE CASCADE,
+            source VARCHAR NOT NULL,
+            target VARCHAR NOT NULL,
+            sha256 VARCHAR NOT NULL,
+            moved_at BIGINT NOT NULL,
+            PRIMARY KEY (seq, source)
+        )""",
+        """CREATE TABLE reverts (
+            seq INTEGER NOT NULL PRIMARY KEY REFERENCES jobs (seq) ON DELETE CASCADE,
+            reverted_at BIGINT NOT NULL
+        )""",
+        """CREATE TABLE pauses (
+            folder VARCHAR NOT NULL PRIMARY KEY,
+            since BIGINT NOT NULL
+        )""",
     ),
 )
 

@@ -12,7 +12,7 @@ from jobs.errors import JobConflict, JobNotFound, QueueFull, StaleFence
 from jobs.model import TERMINAL, Job, NewJob, OutputFile, State, allowed
 from jobs.moves import Changes
 from jobs.rows import path_key, printable, select_jobs, to_job
-from jobs.schema import intents, jobs, notes, seen
+from jobs.schema import intents, jobs, notes, recipes, seen
 
 #: A watched folder and a file's key in it.
 SeenFile = tuple[Path, str]
@@ -85,6 +85,13 @@ def note_intent(connection: Connection, seq: int, output: OutputFile) -> None:
     values = {"key": path_key(output.path), "contents": contents}
     statement = upsert(intents).values(seq=seq, path=output.path, **values)
     connection.execute(statement.on_conflict_do_update(index_elements=["seq", "path"], set_=values))
+
+
+def note_recipe(connection: Connection, seq: int, key: str, details: dict[str, Any]) -> None:
+    """Note what the job did, under *key*; the last attempt's word counts."""
+    values = {"key": key, "details": details}
+    statement = upsert(recipes).values(seq=seq, **values)
+    connection.execute(statement.on_conflict_do_update(index_elements=["seq"], set_=values))
 
 
 def admit(connection: Connection, limit: int | None) -> None:

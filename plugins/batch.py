@@ -2,29 +2,35 @@
 
 1. All items share one lease; *concurrency* of them are in flight, so that the runtime can batch them.
 2. Whatever is finished is on disk and in the checkpoint: the next attempt does the rest only.
-3. An item that fails stands in the manifest with its reason; the job fails when every item did (or with *on_error*).
+3. An item that fails is asked again *retries* times, then stands in the manifest with its reason; the job fails when
+   every item did (or with *on_error*).
+4. Results appear as they are made: each item's own file whole, at once, with an event ``item`` for whoever follows.
+   ``results.jsonl`` and the manifest come at the end, because a file that grows is never whole.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections import deque
+from collections.abc import Callable, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import suppress
-from itertools import islice
+from itertools import count
 from pathlib import Path
 from typing import Any, Final
 
 from pydantic import BaseModel
 
 from jobs.errors import InvalidInput, InvalidRequest, MlxdError, RequestFailed
-from plugins.batch_params import Params, line_of
+from jobs.names import numbered
+from plugins.batch_items import chosen_items
+from plugins.batch_params import Line, Params, line_of
 from plugins.batch_record import Finished, Record, manifest, results_lines
 from plugins.generate import TEXT
 from plugins.generation import Message, Reply, Sampling, chat, read_reply
 from plugins.hookspecs import hookimpl
 from plugins.inputs import read_text
-from plugins.items import Item, from_folder, read_items_file
+from plugins.items import Item
 from plugins.task import Call, ModelHandle, Task, TaskContext
 
 #: What spoils one item and not the batch.
@@ -45,18 +51,10 @@ class Batch:
 
     def run(self, ctx: TaskContext, params: Params) -> dict[str, Any]:
         """Do every item that is not done yet, write the manifest and return the counts."""
-        items = _items(ctx, params)
+        items = chosen_items(params, follow=ctx.job.placement.input is None)
         run = _Run(ctx, params, items, clock=self._clock)
         run.finish_open_items()
         return run.conclude()
-
-
-def _items(ctx: TaskContext, params: Params) -> list[Item]:
-    if params.folder is not None:
-        return from_folder(params.folder, globs=params.globs, recursive=params.recursive)
-    follow = ctx.job.placement.input is None
-    file: Path = params.file  # type: ignore[assignment] # the validator saw to it
-    return read_items_file(file, template=params.template, limit=params.max_items_bytes, follow=follow)
 
 
 class _Run:
@@ -78,22 +76,30 @@ class _Run:
 
     def finish_open_items(self) -> None:
         """Generate for every item that is not finished, as they come, *concurrency* at a time."""
-        todo = [item for item in self._items if not self._settled(item)]
+        todo = self._within_limit([item for item in self._items if not self._settled(item)])
         self._tell()
         if not todo:
             return
         try:
             with self._ctx.models(self._params.model, runtime="lm") as model:
                 self._record.model = self._params.model or model.info.get("ref")
-                self._flow(model, iter(todo))
+                self._flow(model, deque(todo))
         except MlxdError:
             # A stale fence refuses this, and then there is nothing to save: the job is somebody else's.
             with suppress(MlxdError):
                 self._save(now=True)
             raise
 
+    def _within_limit(self, todo: list[Item]) -> list[Item]:
+        """Leave what is beyond the limit; what earlier attempts did counts too."""
+        if self._params.limit is None:
+            return todo
+        room = max(0, self._params.limit - len(self._record.done))
+        self._record.left.update(item.key for item in todo[room:])
+        return todo[:room]
+
     def _settled(self, item: Item) -> bool:
-        if item.key in self._record.done:
+        if item.key in self._record.done or self._found(item):
             return True
         if item.problem is not None:
             self._fail(item, InvalidInput(item.problem))
@@ -103,37 +109,67 @@ class _Run:
             return True
         return False
 
-    def _up_to_date(self, item: Item, file: Path) -> bool:
-        suffix = ".json" if self._params.wants_json else ".txt"
-        try:
-            return (self._ctx.directory / f"{item.output}{suffix}").stat().st_mtime >= file.stat().st_mtime
-        except OSError:
+    def _found(self, item: Item) -> bool:
+        """Tell whether an earlier attempt has written the item's file, but was killed before its next checkpoint."""
+        if item.problem is not None:
             return False
+        for suffix in (".txt", ".json"):
+            written = self._ctx.written(f"{self._folder(item)}{item.output}{suffix}")
+            if written is not None:
+                self._record.done[item.key] = Finished(_relative(written.path, self._ctx.directory), None, None, "")
+                return True
+        return False
 
-    def _flow(self, model: ModelHandle, todo: Iterator[Item]) -> None:
+    def _up_to_date(self, item: Item, file: Path) -> bool:
+        """Tell whether an output is younger than its prompt; what a changed prompt gave lies beside it as ``(2)``."""
+        suffix = ".json" if self._params.wants_json else ".txt"
+        wanted = self._ctx.directory / f"{item.output}{suffix}"
+        try:
+            changed = file.stat().st_mtime
+            for number in count(1):
+                if wanted.with_name(numbered(wanted.name, number)).stat().st_mtime >= changed:
+                    return True
+        except OSError:
+            pass
+        return False
+
+    def _flow(self, model: ModelHandle, todo: deque[Item]) -> None:
         pool = ThreadPoolExecutor(self._params.concurrency, thread_name_prefix="mlxd-batch")
         flying: dict[Future[tuple[Reply, dict[str, Any]]], Item] = {}
         try:
             while True:
                 self._ctx.check()
-                for item in islice(todo, self._params.concurrency - len(flying)):
+                while todo and len(flying) < self._params.concurrency:
+                    item = todo.popleft()
                     flying[pool.submit(self._answer, model, item)] = item
                 if not flying:
                     return
                 for future in wait(flying, return_when=FIRST_COMPLETED).done:
-                    self._land(flying.pop(future), future)
+                    item = flying.pop(future)
+                    if not self._land(item, future):
+                        todo.append(item)
         finally:
             self._ending = True
             for call in list(self._calls.values()):
                 call.cancel()
             pool.shutdown(wait=True, cancel_futures=True)
+            self._rescue(flying)
+
+    def _rescue(self, flying: dict[Future[tuple[Reply, dict[str, Any]]], Item]) -> None:
+        """Keep what was answered while the job was made to stop: the next attempt need not ask it again."""
+        for future, item in flying.items():
+            if not future.cancelled() and future.exception() is None:
+                # A stale fence or a full disk: then it is asked again, and whatever stopped the job is the news.
+                with suppress(MlxdError):
+                    self._take(item, *future.result())
 
     def _answer(self, model: ModelHandle, item: Item) -> tuple[Reply, dict[str, Any]]:
         """Ask for one item and wait; on a thread of the pool."""
         self._ctx.check()
         params, asked = self._asked(item)
         schema = self._schema if params.json_schema == self._params.json_schema else params.schema_for_request()
-        call = model.submit(params.request(asked, schema=schema, stream=False))
+        request = params.request(asked, schema=schema, stream=False)
+        call = model.submit({**request, "raw": True} if isinstance(params, Line) and params.raw else request)
         self._calls[item.key] = call
         if self._ending:  # it came too late for the round of cancelling in `_flow`
             call.cancel()
@@ -149,20 +185,32 @@ class _Run:
             prompt = (self._params.template or TEXT).replace(TEXT, text)
             return self._params, chat(prompt, self._params.system)
         line = line_of(item, self._params)
+        if line.raw:
+            return line, line.prompt or ""
         own = line.system is not None or any(one.role == "system" for one in line.messages or ())
         return line, chat(line.messages or line.prompt or "", line.system if own else self._params.system)
 
-    def _land(self, item: Item, future: Future[tuple[Reply, dict[str, Any]]]) -> None:
+    def _land(self, item: Item, future: Future[tuple[Reply, dict[str, Any]]]) -> bool:
+        """Take what came of an item; False if it is to be asked again."""
         try:
             reply, done = future.result()
         except _ITEM_ERRORS as error:
+            asked = self._record.attempts.get(item.key, 1)
+            if asked <= self._params.retries and _may_help(error, self._params):
+                self._record.attempts[item.key] = asked + 1
+                return False
             self._fail(item, error)
         else:
-            written = self._ctx.output(f"{self._folder(item)}{item.output}{reply.suffix}", reply.body)
-            self._tokens += int(done.get("completion_tokens") or 0)
-            self._record.done[item.key] = Finished.of(_relative(written.path, self._ctx.directory), done)
+            self._take(item, reply, done)
             self._save()
         self._tell()
+        return True
+
+    def _take(self, item: Item, reply: Reply, done: dict[str, Any]) -> None:
+        written = self._ctx.output(f"{self._folder(item)}{item.output}{reply.suffix}", reply.body)
+        self._tokens += int(done.get("completion_tokens") or 0)
+        self._record.done[item.key] = Finished.of(_relative(written.path, self._ctx.directory), done)
+        self._ctx.emit("item", self._record.entry(item))
 
     def _folder(self, item: Item) -> str:
         return "" if item.file is not None else self._prefix
@@ -171,6 +219,7 @@ class _Run:
         if self._params.on_error == "fail":
             raise type(error)(f"Item {item.id}: {error.message}", **error.facts)
         self._record.failed[item.key] = error
+        self._ctx.emit("item", self._record.entry(item))
 
     def _save(self, *, now: bool = False) -> None:
         moment = self._clock()
@@ -181,25 +230,33 @@ class _Run:
     def _tell(self) -> None:
         record, elapsed = self._record, self._clock() - self._started
         finished = len(record.done) + len(record.failed) + len(record.skipped)
+        total = len(self._items) - len(record.left)
         speed = f", {self._tokens / elapsed:.0f} tokens/s" if elapsed > 0 and self._tokens else ""
         failed = f", {len(record.failed)} failed" if record.failed else ""
-        message = f"{finished} of {len(self._items)} items{failed}{speed}"
-        self._ctx.progress(finished, len(self._items), unit="items", message=message)
+        self._ctx.progress(finished, total, unit="items", message=f"{finished} of {total} items{failed}{speed}")
 
     def conclude(self) -> dict[str, Any]:
         """Write results and manifest and return the counts; raise the first item's error if none succeeded."""
         record = self._record
         if self._params.file is not None:
-            lines = results_lines(self._items, record, self._ctx.directory)
+            created = int(self._ctx.job.created_at.timestamp())
+            lines = results_lines(self._items, record, self._ctx.directory, job=self._ctx.job.id, created=created)
             self._ctx.output(f"{self._prefix}results.jsonl", lines)
         summary = record.summary(len(self._items))
         content = manifest(self._items, record, {"job": self._ctx.job.id, **summary})
         written = self._ctx.output(f"{self._prefix}manifest.json", content)
         self._save(now=True)
-        if len(record.failed) == len(self._items):
-            first = record.failed[self._items[0].key]
-            raise type(first)(f"All {len(self._items)} items failed; the first: {first.message}", **first.facts)
+        total = len(self._items) - len(record.left)
+        if total and len(record.failed) == total:
+            first = next(record.failed[item.key] for item in self._items if item.key in record.failed)
+            raise type(first)(f"All {total} items failed; the first: {first.message}", **first.facts)
         return {"text": record.sentence(), **summary, "manifest": str(written.path)}
+
+
+def _may_help(error: MlxdError, params: Params) -> bool:
+    """Tell whether asking again may help: a model that draws nothing gives the same unusable answer again."""
+    unusable = "text" in error.facts
+    return error.retryable and not (unusable and (params.temperature == 0 or params.seed is not None))
 
 
 def _relative(path: Path, directory: Path) -> str:

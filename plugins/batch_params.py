@@ -33,6 +33,11 @@ class Params(Sampling):
         description="Prompt around each item: '{text}' is a file's text, '{column}' a field of a CSV or JSONL line.",
     )
     system: str | None = Field(default=None, max_length=1_000_000, description="How the model should behave.")
+    limit: int | None = Field(default=None, ge=1, description="Most items to do in this job; the others are left.")
+    only_failed: AbsolutePath | None = Field(
+        default=None, description="Manifest of an earlier batch: do only what failed or was left there."
+    )
+    retries: int = Field(default=1, ge=0, le=10, description="How often a failed item is asked again.")
     concurrency: int = Field(default=32, ge=1, le=256, description="Most items in flight at a time.")
     on_error: Literal["continue", "fail"] = Field(
         default="continue", description="Whether one failed item fails the whole job at once."
@@ -59,6 +64,7 @@ class Line(Sampling):
     prompt: str | None = Field(default=None, min_length=1, max_length=10_000_000)
     messages: list[Message] | None = Field(default=None, min_length=1, max_length=10_000)
     system: str | None = None
+    raw: bool = False
 
     @model_validator(mode="after")
     def _one_input(self) -> Line:
@@ -66,6 +72,8 @@ class Line(Sampling):
             raise ValueError("exactly one of prompt and messages is needed")
         if "model" in self.model_fields_set:
             raise ValueError("the model is the same for the whole batch")
+        if self.raw and (self.prompt is None or self.system is not None):
+            raise ValueError("raw text has no turns: it needs prompt, without system")
         return self
 
 

@@ -8,7 +8,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from jobs.errors import MlxdError
+from jobs.errors import InvalidRequest, MlxdError
+from plugins import openai_batch
 from plugins.items import Item
 
 _VERSION = 1
@@ -19,9 +20,10 @@ class Finished(NamedTuple):
 
     #: Its output file, relative to the job's folder.
     output: str
-    prompt_tokens: int
-    completion_tokens: int
-    #: "stop", "length", ...
+    #: None where only the file is left to tell of it: the daemon was killed before it could note more.
+    prompt_tokens: int | None
+    completion_tokens: int | None
+    #: "stop", "length", ...; empty where it is not known.
     finish_reason: str
 
     @classmethod
@@ -38,6 +40,10 @@ class Record:
     done: dict[str, Finished] = field(default_factory=dict)
     failed: dict[str, MlxdError] = field(default_factory=dict)
     skipped: set[str] = field(default_factory=set)
+    #: Items beyond the limit.
+    left: set[str] = field(default_factory=set)
+    #: How often each item was asked that was asked more than once.
+    attempts: dict[str, int] = field(default_factory=dict)
     model: str | None = None
 
     @classmethod
@@ -61,8 +67,9 @@ class Record:
             "succeeded": len(self.done),
             "failed": len(self.failed),
             "skipped": len(self.skipped),
-            "prompt_tokens": sum(one.prompt_tokens for one in self.done.values()),
-            "completion_tokens": sum(one.completion_tokens for one in self.done.values()),
+            **({"left": len(self.left)} if self.left else {}),
+            "prompt_tokens": sum(one.prompt_tokens or 0 for one in self.done.values()),
+            "completion_tokens": sum(one.completion_tokens or 0 for one in self.done.values()),
         }
 
     def sentence(self) -> str:
@@ -70,11 +77,16 @@ class Record:
         parts = [f"{len(self.done)} done"]
         parts += [f"{len(self.failed)} failed"] if self.failed else []
         parts += [f"{len(self.skipped)} skipped"] if self.skipped else []
+        parts += [f"{len(self.left)} left"] if self.left else []
         return ", ".join(parts)
 
     def entry(self, item: Item) -> dict[str, Any]:
         """Return what the manifest says about *item*."""
         entry: dict[str, Any] = {"id": item.id} if item.id == item.key else {"id": item.id, "line": int(item.key)}
+        if item.key in self.left:
+            return {**entry, "status": "left"}
+        if (asked := self.attempts.get(item.key, 1)) > 1:
+            entry["attempts"] = asked
         if (finished := self.done.get(item.key)) is not None:
             return {**entry, "status": "succeeded", **finished._asdict()}
         if (error := self.failed.get(item.key)) is not None:
@@ -89,15 +101,46 @@ def manifest(items: Sequence[Item], record: Record, summary: Mapping[str, Any]) 
     return f'{head}, "items": [\n{lines}\n]}}\n'
 
 
-def results_lines(items: Sequence[Item], record: Record, directory: Path) -> str:
-    """Return a JSON line for each item, in the input's order, with its text read back from its output file."""
+def results_lines(items: Sequence[Item], record: Record, directory: Path, *, job: str, created: int) -> str:
+    """Return a JSON line for each item, in the input's order, with its text read back from its output file.
+
+    What came in OpenAI's Batch format is told in it. *created* is in seconds since 1970.
+    """
     lines = []
     for item in items:
-        entry = record.entry(item)
-        if (finished := record.done.get(item.key)) is not None:
-            entry.update(_answer(directory / finished.output))
-        lines.append(json.dumps(entry, ensure_ascii=False))
-    return "\n".join(lines) + "\n"
+        if item.key in record.left:
+            continue
+        if item.url is not None:
+            line = _response(item, record, directory, request_id=f"{job}-{item.key}", created=created)
+        else:
+            line = record.entry(item)
+            if (finished := record.done.get(item.key)) is not None:
+                line.update(_answer(directory / finished.output))
+        lines.append(json.dumps(line, ensure_ascii=False) + "\n")
+    return "".join(lines)
+
+
+def _response(item: Item, record: Record, directory: Path, *, request_id: str, created: int) -> dict[str, Any]:
+    if (finished := record.done.get(item.key)) is not None:
+        answer = _answer(directory / finished.output)
+        text = json.dumps(answer["json"], ensure_ascii=False) if "json" in answer else answer["text"]
+        return openai_batch.answered(
+            request_id=request_id,
+            custom_id=item.id,
+            url=item.url or "",
+            created=created,
+            model=record.model,
+            text=text,
+            facts=finished._asdict(),
+        )
+    error = record.failed[item.key]
+    return openai_batch.refused(
+        request_id=request_id,
+        custom_id=item.id,
+        kind=error.slug,
+        message=error.message,
+        ours=not isinstance(error, InvalidRequest),
+    )
 
 
 def _answer(path: Path) -> dict[str, Any]:

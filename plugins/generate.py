@@ -6,8 +6,11 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
-from pydantic import BaseModel, Field, model_validator
+from pydantic import BaseModel, Field, ValidationError, model_validator
 
+from jobs.errors import InvalidInput, InvalidParams
+from plugins import front_matter
+from plugins.complaints import complaints
 from plugins.following import follow
 from plugins.generation import Message, Sampling, chat, read_reply, usage
 from plugins.hookspecs import hookimpl
@@ -36,6 +39,9 @@ class Params(Sampling):
         default=None, min_length=1, max_length=255, description="Name of the result file; default: after the input."
     )
     max_input_bytes: int = Field(default=10_000_000, ge=1, description="Largest file to take, in bytes.")
+    front_matter: bool = Field(
+        default=True, description="Let a block between two '---' lines at the file's beginning set parameters."
+    )
 
     @model_validator(mode="after")
     def _one_input(self) -> Params:
@@ -66,10 +72,12 @@ class Generate:
     name = "generate"
     summary = "Answer a prompt, a chat or a text file with a language model"
     params: type[BaseModel] = Params
+    repeatable = True
 
     def run(self, ctx: TaskContext, params: Params) -> dict[str, Any]:
         """Stream the answer to whoever follows, write it to a file and return it with its usage."""
-        request = params.request(_asked(ctx, params), schema=params.schema_for_request())
+        params, text = _read(ctx, params)
+        request = params.request(_asked(params, text), schema=params.schema_for_request())
         request |= {"raw": True} if params.raw else {}
         with ctx.models(params.model, runtime="lm") as model:
             done = follow(model, request, _teller(ctx, params.max_tokens))
@@ -81,13 +89,38 @@ class Generate:
         return {**result, "output": str(written.path)}
 
 
-def _asked(ctx: TaskContext, params: Params) -> str | Sequence[Message]:
+def _read(ctx: TaskContext, params: Params) -> tuple[Params, str]:
+    """Return the prompt's text, and *params* with what its file says about itself.
+
+    Only what the job itself was asked for counts more than the file.
+    """
+    if params.file is None:
+        return params, params.prompt or ""
+    # A watched folder is where strangers' files land: there, links are not followed.
+    text = read_text(params.file, limit=params.max_input_bytes, follow=ctx.job.placement.input is None)
+    if not params.front_matter:
+        return params, text.strip()
+    said = front_matter.split(text)
+    asked = ctx.job.params if ctx.job.task == Generate.name else {}
+    own = {key: value for key, value in said.params.items() if key not in asked}
+    if not said.text.strip():
+        raise InvalidInput(f"{params.file} has no text after its front matter.", file=str(params.file))
+    return _with(params, own), said.text.strip()
+
+
+def _with(params: Params, own: Mapping[str, Any]) -> Params:
+    if not own:
+        return params
+    try:
+        return Params.model_validate({**params.model_dump(exclude_unset=True), **own})
+    except ValidationError as error:
+        found = "; ".join(f"{one['field']}: {one['message']}" for one in complaints(error, Params))
+        raise InvalidParams(f"The front matter of {params.file} is not right: {found}") from error
+
+
+def _asked(params: Params, text: str) -> str | Sequence[Message]:
     if params.messages is not None:
         return chat(params.messages, params.system)
-    text = params.prompt or ""
-    if params.file is not None:
-        # A watched folder is where strangers' files land: there, links are not followed.
-        text = read_text(params.file, limit=params.max_input_bytes, follow=ctx.job.placement.input is None).strip()
     return chat((params.template or TEXT).replace(TEXT, text), params.system)
 
 

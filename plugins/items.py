@@ -10,17 +10,28 @@ import os
 import re
 from collections import Counter
 from collections.abc import Collection, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final
 
 from jobs.errors import InvalidInput, InvalidParams
+from plugins import openai_batch
 from plugins.inputs import read_text
 
 #: Most items in one batch: each is an output file, a manifest entry and a part of the checkpoint.
 MOST_ITEMS: Final = 100_000
 #: Never taken as prompts from a folder: what a batch itself, or mlxd, writes beside them.
-OWN_FILES: Final = ("*.out.txt", "*.out.json", "*.error.txt", "*manifest.json", "*results.jsonl")
+OWN_FILES: Final = (
+    "*.out.txt",
+    "*.out.json",
+    "*.out ([0-9]*).txt",
+    "*.out ([0-9]*).json",
+    "*.error.txt",
+    "*manifest.json",
+    "*manifest ([0-9]*).json",
+    "*results.jsonl",
+    "*results ([0-9]*).jsonl",
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,19 +50,21 @@ class Item:
     params: Mapping[str, Any] = field(default_factory=dict)
     #: Why it cannot be done, if it is known already.
     problem: str | None = None
+    #: The URL that its line names, if it is in OpenAI's Batch format: its result is then told in that format too.
+    url: str | None = None
 
 
-def from_folder(folder: Path, *, globs: Collection[str], recursive: bool) -> list[Item]:
+def from_folder(folder: Path, *, globs: Collection[str], recursive: bool, may_be_empty: bool = False) -> list[Item]:
     """Return the files in *folder* whose name matches one of *globs*, by path. Links and dot files are left out.
 
     Raises:
-        InvalidInput: it is no folder, cannot be read, or nothing in it matches.
+        InvalidInput: it is no folder, cannot be read, or nothing in it matches and it may not be empty.
 
     """
     if not folder.is_dir():
         raise InvalidInput(f"{folder} is not a folder.", folder=str(folder))
     found = sorted(_walk(folder, globs=globs, recursive=recursive))
-    if not found:
+    if not found and not may_be_empty:
         raise InvalidInput(f"Nothing in {folder} matches {', '.join(globs)}.", folder=str(folder))
     _limit(len(found), folder)
     # Without case, as a Mac's file system compares names.
@@ -90,12 +103,13 @@ def from_jsonl(text: str, *, template: str | None) -> list[Item]:
     """Return an item for each line of *text*, blank ones left out; a broken line becomes an item with a problem.
 
     Without *template* a line is ``{"prompt": str}`` or ``{"messages": [...]}`` with an optional ``id``, ``system`` and
-    sampling parameters. With it, a line is any object, whose fields fill the template.
+    sampling parameters, or a request of OpenAI's Batch format. With it, a line is any object, whose fields fill the
+    template.
     """
     # Not splitlines(): JSON text may hold U+2028 and its like unescaped.
     lines = [(number, line) for number, line in enumerate(text.split("\n"), start=1) if line.strip()]
     _limit(len(lines), None)
-    return [_from_line(number, line, template) for number, line in lines]
+    return _distinct([_from_line(number, line, template) for number, line in lines])
 
 
 def _from_line(number: int, line: str, template: str | None) -> Item:
@@ -107,8 +121,32 @@ def _from_line(number: int, line: str, template: str | None) -> Item:
         return _broken(number, f"line {number} is not a JSON object but {type(data).__name__}")
     if template is not None:
         return _from_row(number, data, template)
+    if openai_batch.is_request(data):
+        return _from_request(number, data)
     own_id = data.pop("id", None)
     return Item(key=str(number), id=_id(own_id, number), output=_numbered(number), params=data)
+
+
+def _from_request(number: int, data: dict[str, Any]) -> Item:
+    """Return the item of a line in OpenAI's Batch format; also a refused one is told of under its own id."""
+    item = Item(
+        key=str(number), id=_id(data["custom_id"], number), output=_numbered(number), url=str(data.get("url") or "")
+    )
+    try:
+        return replace(item, params=openai_batch.parameters(data))
+    except ValueError as error:
+        return replace(item, problem=f"line {number}: {error}")
+
+
+def _distinct(items: list[Item]) -> list[Item]:
+    """Refuse what repeats a ``custom_id``: nobody could tell the answers apart."""
+    seen: dict[str, str] = {}
+    found = []
+    for item in items:
+        first = seen.setdefault(item.id, item.key) if item.url is not None else item.key
+        again = f"line {item.key} repeats the custom_id {item.id!r} of line {first}"
+        found.append(item if first == item.key or item.problem else replace(item, problem=again))
+    return found
 
 
 def from_csv(text: str, *, template: str) -> list[Item]:

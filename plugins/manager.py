@@ -150,6 +150,13 @@ class PluginManager:
         except KeyError:
             raise UnknownTask(self._unknown("task", name, self.tasks), task=name, known=sorted(self.tasks)) from None
 
+    def takes(self, task: str) -> frozenset[str] | None:
+        """Return the names of the parameters of *task*, None if it is not here or takes any."""
+        found = self.tasks.get(task)
+        if found is None or found.params.model_config.get("extra") == "allow":
+            return None
+        return frozenset(found.params.model_fields)
+
     def parse(self, task: str, params: Mapping[str, Any]) -> BaseModel:
         """Return *params* as the task's own model.
 

@@ -39,6 +39,7 @@ class Pipeline:
     name = "pipeline"
     summary = "Run several tasks in a row, each with the text of the one before"
     params: type[BaseModel] = Params
+    repeatable = True
 
     def run(self, ctx: TaskContext, params: Params) -> dict[str, Any]:
         """Run the steps and return the last one's text with a summary of each."""
@@ -88,6 +89,7 @@ class Memo:
     name = "memo"
     summary = "Write down a spoken memo and list its action items"
     params: type[BaseModel] = MemoParams
+    repeatable = True
 
     def run(self, ctx: TaskContext, params: MemoParams) -> dict[str, Any]:
         """Write ``<stem>.transcript.txt`` and ``<stem>.actions.txt`` and return both texts."""

@@ -24,6 +24,7 @@ BUILTINS: Final = (
     "plugins.lm",
     "plugins.whisper",
     "plugins.pull",
+    "plugins.deliver",
 )
 
 #: A single file ``shout.py`` is imported under this prefix, so that it can never stand in for a real module.

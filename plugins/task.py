@@ -93,6 +93,12 @@ class TaskContext(Protocol):
         same job replaces what the job wrote.
         """
 
+    def written(self, name: str) -> OutputFile | None:
+        """Return the file that an earlier attempt of this job wrote as *name*, if it is still as it was written.
+
+        It may be newer than what `saved` knows: a file is on disk before the checkpoint that tells of it.
+        """
+
     def checkpoint(self, data: Mapping[str, Any]) -> None:
         """Durably save where the task is (JSON, small): the next attempt finds it in `saved`."""
 
@@ -111,7 +117,14 @@ class TaskContext(Protocol):
 
 
 class Task(Protocol):
-    """One kind of job."""
+    """One kind of job.
+
+    It may have an attribute ``repeatable = True``: its result then depends on nothing but its parameters, the files
+    they name and the models it asks, so that a recorded result may stand for it. What was drawn by chance (a request
+    with a temperature and without a seed) is never taken for repeatable. An attribute ``runtime`` names the runtime
+    that its parameter ``model`` is for. A parameter ``front_matter`` (a bool) says that it reads prompt files that set
+    parameters themselves (`plugins.front_matter`).
+    """
 
     #: Unique name: what a submitter says.
     name: str

@@ -55,6 +55,7 @@ class Transcribe:
     name = "transcribe"
     summary = "Write down the speech in an audio or video file"
     params: type[BaseModel] = Params
+    repeatable = True
 
     def run(self, ctx: TaskContext, params: Params) -> dict[str, Any]:
         """Send segments to whoever follows, write the formats asked for and return the text with its segments."""

@@ -111,7 +111,11 @@ class Bench:
         self.background = Inline()
         self.wakes = 0
         complaints = Complaints()
-        finding = {name: options.pop(name) for name in ("excluded", "dataless", "access") if name in options}
+        finding = {
+            name: options.pop(name)
+            for name in ("excluded", "dataless", "access", "wall", "platform")
+            if name in options
+        }
         self.patrol = Patrol(
             folder,
             finder=Finder(folder, complaints=complaints, **finding),

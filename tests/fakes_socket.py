@@ -17,6 +17,7 @@ from daemon.api.listener import bind
 from daemon.api.peers import is_own
 from daemon.api.server import SocketServer
 from daemon.events import STATE, Hub
+from daemon.health.findings import Finding, problem
 from daemon.views import (
     FolderStatus,
     Health,
@@ -146,6 +147,10 @@ class FakeService(ServiceFacade):
     def health(self) -> Health:
         self._note("health")
         return Health(version="1", pid=1, uptime_s=2.0, home="/h", counts=self.counts(), problems=("a disk is full",))
+
+    def doctor(self) -> list[Finding]:
+        self._note("doctor")
+        return [problem("folder", "/in may not be read.", "Look at its permissions.", fault="folder-denied")]
 
     def metrics(self) -> str:
         return "mlxd_up 1\n"

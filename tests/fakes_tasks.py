@@ -208,6 +208,9 @@ class FakeContext:
     def output(self, name: str, data: str | bytes) -> OutputFile:
         return self._writer.write(name, data)
 
+    def written(self, name: str) -> OutputFile | None:
+        return self._writer.find(name)
+
     def checkpoint(self, data: Mapping[str, Any]) -> None:
         self.saved = json.loads(json.dumps(dict(data)))
         self.checkpoints.append(self.saved)

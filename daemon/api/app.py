@@ -18,7 +18,7 @@ from pydantic import BaseModel
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from daemon.api import routes_admin, routes_jobs
+from daemon.api import routes_admin, routes_folders, routes_jobs, routes_schedules
 from daemon.api.problems import PROBLEM, encode, headers_for, problem, problem_of, status_of
 from daemon.views import ServiceFacade
 from jobs.errors import InvalidRequest, MlxdError
@@ -67,7 +67,9 @@ def create_app(service: ServiceFacade, *, max_body: int = MAX_BODY) -> FastAPI:
     )
     app.state.service = service
     app.include_router(routes_jobs.router)
+    app.include_router(routes_folders.router)
     app.include_router(routes_admin.router)
+    app.include_router(routes_schedules.router)
     app.include_router(routes_admin.metrics_router)
     app.add_exception_handler(MlxdError, _on_mlxd_error)
     app.add_exception_handler(RequestValidationError, _on_validation_error)

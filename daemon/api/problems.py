@@ -25,6 +25,8 @@ ERROR_STATUS: Final[Mapping[type[errors.MlxdError], int]] = MappingProxyType(
         errors.JobNotFound: 404,
         errors.JobConflict: 409,
         errors.StaleFence: 409,
+        errors.ScheduleNotFound: 404,
+        errors.ScheduleConflict: 409,
         errors.QueueFull: 429,
         errors.LedgerUnavailable: 503,
         errors.OutputError: 507,

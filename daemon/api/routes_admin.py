@@ -9,6 +9,7 @@ from fastapi import APIRouter, Request, Response
 from pydantic import BaseModel, Field
 
 from daemon.api.routes_jobs import Service
+from daemon.health.findings import Finding
 from daemon.views import FolderStatus, Health, ModelStatus, PluginStatus, ReloadReport, TaskInfo
 from jobs.model import Frozen, Job
 
@@ -67,6 +68,12 @@ class TaskList(BaseModel):
     """Kinds of jobs."""
 
     tasks: list[TaskInfo]
+
+
+class FindingList(BaseModel):
+    """What an examination found."""
+
+    findings: list[Finding]
 
 
 class Stopping(BaseModel):
@@ -142,6 +149,13 @@ async def reload(service: Service, request: Request) -> ReloadReport:
 def health(service: Service) -> Health:
     """Return the daemon at a glance; the answer is 200 also when ``status`` is not ``ok``."""
     return service.health()
+
+
+@router.get("/doctor", tags=["daemon"])
+async def doctor(service: Service, request: Request) -> FindingList:
+    """Examine the set-up from inside the daemon; a folder that does not answer costs its deadline of 10 s."""
+    found = await anyio.to_thread.run_sync(service.doctor, limiter=request.app.state.slow)
+    return FindingList(findings=found)
 
 
 @router.post("/shutdown", tags=["daemon"], status_code=202)

@@ -24,6 +24,8 @@ _PLAIN: Final = (
     "temperature",
     "top_p",
     "seed",
+    "limit",
+    "retries",
     "language",
     "initial_prompt",
 )
@@ -44,6 +46,8 @@ class Asked:
     temperature: float | None = None
     top_p: float | None = None
     seed: int | None = None
+    limit: int | None = None
+    retries: int | None = None
     stop: tuple[str, ...] = ()
     schema: str | None = None
     language: str | None = None
@@ -59,6 +63,7 @@ class Asked:
     key: str | None = None
     output: str | None = None
     stem: str | None = None
+    reuse: bool | None = None
 
     @classmethod
     def names(cls) -> list[str]:
@@ -75,7 +80,7 @@ def build(asked: Asked, *, cache: Path, waiting: bool) -> dict[str, Any]:
 
     """
     placement: dict[str, Any] = {}
-    params = _params(asked)
+    params = given_params(asked)
     _take_input(asked, params, placement, cache)
     if asked.output is not None:
         placement["directory"] = str(absolute(asked.output))
@@ -89,6 +94,7 @@ def build(asked: Asked, *, cache: Path, waiting: bool) -> dict[str, Any]:
         "idempotency_key": asked.key,
         "placement": placement,
         "source": {"kind": "cli"},
+        **({"reuse": asked.reuse} if asked.reuse is not None else {}),
     }
 
 
@@ -109,8 +115,8 @@ def _lane(task: str, *, waiting: bool) -> str:
     return "interactive" if waiting else "normal"
 
 
-def _params(asked: Asked) -> dict[str, Any]:
-    """Put together what was said in three ways; the more particular way wins."""
+def given_params(asked: Asked) -> dict[str, Any]:
+    """Return the parameters, which can be said in three ways; the more particular way wins. Raises as `build` does."""
     params: dict[str, Any] = _object(asked.params_json) if asked.params_json is not None else {}
     params.update(_pair(text) for text in asked.pairs)
     params.update({name: getattr(asked, name) for name in _PLAIN if getattr(asked, name) is not None})

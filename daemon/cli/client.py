@@ -17,6 +17,7 @@ from urllib.parse import quote
 
 from daemon.cli.transport import PATIENCE, Transport, job_path, pages
 from daemon.events import SETTLED, Event
+from daemon.health.findings import Finding
 from daemon.views import FolderStatus, Health, ModelStatus, PluginStatus, ReloadReport, TaskInfo
 from jobs.model import Job, Lane, NewJob, OutputFile, Placement, Source, State
 
@@ -164,6 +165,11 @@ class Client:
     def health(self) -> Health:
         """Return the daemon at a glance."""
         return Health.model_validate(self.transport.ask("GET", "/v1/health"))
+
+    def doctor(self) -> list[Finding]:
+        """Have the daemon examine the set-up from its own context."""
+        found = self.transport.ask("GET", "/v1/doctor", patience=_WAIT_PIECE)["findings"]
+        return [Finding.model_validate(one) for one in found]
 
     def metrics(self) -> str:
         """Return Prometheus' text format."""

@@ -113,7 +113,8 @@ class Bar(Screen):
     def see(self, kind: str, data: dict[str, Any]) -> None:
         """Draw where the job stands."""
         if kind == "state":
-            self._progress.update(self._task, description=shown(f"{data['task']}: {data['state']}"))
+            stands = f"waiting: {data['waiting']}" if data.get("waiting") else data["state"]
+            self._progress.update(self._task, description=shown(f"{data['task']}: {stands}"))
             data = data.get("progress") or {}
         if kind in {"state", "progress"} and data:
             self._draw(data)

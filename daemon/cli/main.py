@@ -21,14 +21,19 @@ COMMANDS: Final[dict[str, tuple[str, str]]] = {
     "demo": ("demo", "Play the demo with the embedded models."),
     "run": ("run", "Run the daemon here, in the foreground."),
     "submit": ("submit", "Submit a job."),
+    "run-task": ("run_task", "Run a task on files or text and print only its result."),
     "jobs": ("jobs", "List jobs."),
     "show": ("jobs", "Show one job."),
     "wait": ("jobs", "Wait for a job's end."),
     "cancel": ("jobs", "Take jobs back."),
     "retry": ("jobs", "Try jobs again."),
+    "verify": ("provenance", "Check a result against what made it."),
+    "rerun": ("provenance", "Do again what made a result."),
+    "revert": ("revert", "Take a job back: its input returns, its outputs go to the trash."),
     "logs": ("logs", "Show the daemon's log."),
     "models": ("models", "List, load, unload and fetch models."),
-    "folders": ("folders", "List the watched folders, or look through them now."),
+    "folders": ("folders", "List, try out, pause and resume the watched folders, or look through them now."),
+    "schedule": ("schedule", "Jobs that come at their time."),
     "plugins": ("plugins", "List plugins and the tasks they offer."),
     "config": ("config", "Check or show the configuration."),
     "reload": ("admin", "Make the daemon read its configuration again."),
@@ -36,6 +41,8 @@ COMMANDS: Final[dict[str, tuple[str, str]]] = {
     "status": ("admin", "Show the daemon at a glance."),
     "doctor": ("doctor", "Find out what is wrong."),
     "service": ("service", "Install, start and stop mlxd as a background service."),
+    "shortcuts": ("shortcuts", "Install Quick Actions, Services and Shortcuts on a Mac."),
+    "selftest": ("selftest", "Check on this machine what mlxd relies on."),
     "completion": ("completion", "Print the shell's completion script."),
 }
 
@@ -59,7 +66,7 @@ class LazyGroup(click.Group):
         if cmd_name not in COMMANDS:
             return None
         module = importlib.import_module(f"daemon.cli.commands.{COMMANDS[cmd_name][0]}")
-        command: click.Command = getattr(module, cmd_name)
+        command: click.Command = getattr(module, cmd_name.replace("-", "_"))
         return command
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002 - click's signature

@@ -74,7 +74,8 @@ def report(job: dict[str, Any], *, printed: str = "") -> None:
     if printed:
         write("")
     error = job.get("error") or {}
-    sentence = error.get("message") or {"cancelled": "It was cancelled."}.get(job["state"], "It has not ended yet.")
+    waiting = f"Waiting: {job['waiting']}." if job.get("waiting") else "It has not ended yet."
+    sentence = error.get("message") or {"cancelled": "It was cancelled."}.get(job["state"], waiting)
     complain(f"job {job['id']} is {job['state']}: {sentence}")
 
 

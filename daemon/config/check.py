@@ -39,6 +39,8 @@ def _tasks(config: Config) -> Iterator[tuple[str, str]]:
     for number, folder in enumerate(config.folders):
         for position, rule in enumerate(folder.rules):
             yield f"folders[{number}].rules[{position}].task", rule.task
+    for number, schedule in enumerate(config.schedules):
+        yield f"schedules[{number}].task", schedule.task
     for name in config.tasks:
         yield f"tasks.{name}", name
 

@@ -5,15 +5,17 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Final, Literal
+from typing import Annotated, Any, Final, Literal, Self
 
 from pydantic import BeforeValidator, Field, ValidationInfo, field_validator, model_validator
 
-from daemon.config.units import Seconds
+from daemon.config.units import Seconds, Size
 from jobs.model import After, Frozen, Lane
 
 #: Name of the file in a watched folder that holds its own rules.
 RECIPE: Final = ".mlxd.toml"
+#: What a rule's ``stem`` may fill in.
+STEM_WORDS: Final = ("stem", "name", "suffix", "folder", "date", "time", "rule", "task")
 
 
 def expand(value: str, info: ValidationInfo) -> Path:
@@ -47,6 +49,8 @@ def listed(value: Any) -> Any:
 
 Globs = Annotated[tuple[Annotated[str, Field(min_length=1)], ...], BeforeValidator(listed)]
 Switch = Annotated[bool, Field(strict=True)]
+#: Sub-folder -> parameters.
+Subfolders = dict[Annotated[str, Field(min_length=1)], dict[str, Any]]
 
 
 class RuleConfig(Frozen):
@@ -60,6 +64,12 @@ class RuleConfig(Frozen):
     match: Globs = ()
     #: File patterns left alone although they match.
     exclude: Globs = ()
+    #: Smallest and largest file taken, bytes.
+    min_size: Size | None = None
+    max_size: Size | None = None
+    #: Seconds since the file's last change: a younger one waits, an older one is left alone.
+    min_age: Seconds | None = None
+    max_age: Seconds | None = None
     #: The task's parameters; ``file`` is set to the input.
     params: dict[str, Any] = Field(default_factory=dict)
     #: Lane of the jobs.
@@ -70,7 +80,11 @@ class RuleConfig(Frozen):
     output: Annotated[Path | None, BeforeValidator(_tilde)] = None
     #: What becomes of an input whose job succeeded.
     after: After = After.LEAVE
-    #: Name of the outputs without suffix; ``{stem}``, ``{name}``, ``{suffix}``, ``{rule}``, ``{task}`` are filled in.
+    #: Whether a recorded result may stand for doing the same content again; None: as ``[outputs]`` says.
+    reuse: Switch | None = None
+    #: Whether the outputs get a ``.mlxd.json``; None: as ``[outputs]`` says.
+    provenance: Switch | None = None
+    #: Name of the outputs without suffix, perhaps with folders in it; the words of `STEM_WORDS` are filled in.
     stem: str = ""
 
     @model_validator(mode="before")
@@ -84,10 +98,18 @@ class RuleConfig(Frozen):
     @classmethod
     def _fits(cls, value: str) -> str:
         try:
-            value.format(stem="", name="", suffix="", rule="", task="")
+            value.format(**dict.fromkeys(STEM_WORDS, ""))
         except (KeyError, IndexError, ValueError, AttributeError):
-            raise ValueError("a name with only {stem}, {name}, {suffix}, {rule} and {task} filled in") from None
+            *words, last = (f"{{{word}}}" for word in STEM_WORDS)
+            raise ValueError(f"a name with only {', '.join(words)} and {last} filled in") from None
         return value
+
+    @model_validator(mode="after")
+    def _limits(self) -> Self:
+        for least, most, what in ((self.min_size, self.max_size, "size"), (self.min_age, self.max_age, "age")):
+            if least is not None and most is not None and least > most:
+                raise ValueError(f"min_{what} of at most max_{what}: this rule takes nothing")
+        return self
 
 
 #: Keys of a rule that may stand directly in the folder: it then has this one rule.
@@ -113,6 +135,9 @@ class FolderConfig(Frozen):
     create: Switch = False
     #: Whether a ``.mlxd.toml`` in the folder may replace the rules.
     recipe: Switch = True
+    #: Sub-folder (name, pattern or relative path) -> parameters for the files in it and below; ``{folder}`` in a text
+    #: is the sub-folder's name.
+    subfolders: Subfolders = Field(default_factory=dict)
     #: How changes are noticed between two rescans: by the system, by comparing listings, or not at all.
     events: Literal["auto", "native", "polling", "off"] = "auto"
 

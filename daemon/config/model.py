@@ -24,6 +24,10 @@ from pydantic import (
 
 from daemon.config.errors import explain
 from daemon.config.folders import FolderConfig, Switch, expand, inbox, listed
+from daemon.config.lanes import LaneConfig
+from daemon.config.notify import NotifyConfig
+from daemon.config.schedules import ScheduleConfig
+from daemon.config.shortcuts import ShortcutConfig
 from daemon.config.units import Budget, KeepAlive, Seconds, Size, budget_bytes, keep_alive, physical_memory
 from daemon.paths import Home
 from jobs.errors import ConfigError
@@ -154,6 +158,15 @@ class WatchConfig(Frozen):
     rescan_seconds: Annotated[Seconds, Field(ge=1)] = 60.0
 
 
+class OutputsConfig(Frozen):
+    """``[outputs]``: what goes with the files that jobs write."""
+
+    #: Whether outputs in watched folders and in folders that a submitter named get a ``.mlxd.json`` beside them.
+    provenance: Switch = True
+    #: Whose jobs take the recorded result of the same work: those of watched folders, everybody's, nobody's.
+    reuse: Literal["folders", "always", "never"] = "folders"
+
+
 class Config(Frozen):
     """Everything that can be set."""
 
@@ -166,9 +179,18 @@ class Config(Frozen):
     #: The watched folders. Default: the inbox.
     folders: tuple[FolderConfig, ...] = ()
     watch: WatchConfig = WatchConfig()
+    #: Jobs that come at their time.
+    schedules: tuple[ScheduleConfig, ...] = ()
+    outputs: OutputsConfig = OutputsConfig()
     queue: QueueConfig = QueueConfig()
+    #: Lane -> under which conditions its jobs run. Lanes that are not named have none.
+    lanes: dict[Lane, LaneConfig] = Field(default_factory=dict)
+    #: Who hears of a job's end.
+    notify: tuple[NotifyConfig, ...] = ()
     runner: RunnerConfig = RunnerConfig()
     plugins: PluginsConfig = PluginsConfig()
+    #: Name -> menu entry that `mlxd shortcuts install` knows besides the built-in ones.
+    shortcuts: dict[str, ShortcutConfig] = Field(default_factory=dict)
     #: How long running jobs may go on after the daemon was told to stop.
     drain_seconds: Seconds = 30.0
     log: LogConfig = LogConfig()
@@ -189,6 +211,12 @@ class Config(Frozen):
         paths = [folder.path for folder in self.folders]
         if twice := sorted({str(path) for path in paths if paths.count(path) > 1}):
             raise ValueError(f"each folder once, but these come twice: {', '.join(twice)}")
+        entries = [entry.name for entry in self.notify]
+        if twice := sorted({name for name in entries if entries.count(name) > 1}):
+            raise ValueError(f"a name of its own for each [[notify]], but these come twice: {', '.join(twice)}")
+        names = [schedule.name for schedule in self.schedules]
+        if twice := sorted({name for name in names if names.count(name) > 1}):
+            raise ValueError(f"each schedule's name once, but these come twice: {', '.join(twice)}")
         return self
 
 

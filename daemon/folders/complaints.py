@@ -51,6 +51,11 @@ class Complaints:
         """Note that a file's content has not been downloaded."""
         self._in_cloud.add(relative)
 
+    @property
+    def cloud_pending(self) -> int:
+        """Return how many files are still in a cloud."""
+        return len(self._in_cloud)
+
     def settled(self, *keys: str) -> None:
         """Forget what was said of a file or a rule."""
         for key in keys:

@@ -30,8 +30,14 @@ class Following:
         self._on_hint = on_hint
         self._events: FolderEvents | None = None
         self._identity: tuple[int, int] | None = None
+        self._told_by = "none"
         #: Why there are no events, if there should be some.
         self.problem: str | None = None
+
+    @property
+    def kind(self) -> str:
+        """Return what tells of changes: "native", "polling", or "none"."""
+        return self._told_by if self._events is not None else "none"
 
     def follow(self, identity: tuple[int, int] | None) -> None:
         """See to it that events come from the folder with this (device, inode), or from none.
@@ -51,10 +57,11 @@ class Following:
             self._events = None
 
     def _start(self, identity: tuple[int, int], factory: ObserverFactory) -> None:
+        self._told_by = self._kind()
         events = FolderEvents(
             self._folder.path,
             recursive=self._folder.recursive,
-            observer=factory(self._kind()),
+            observer=factory(self._told_by),
             on_hint=self._on_hint,
         )
         try:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import stat
+import unicodedata
 from collections.abc import Callable
 from pathlib import Path
 from typing import Final, NamedTuple
@@ -102,12 +103,35 @@ def content_digest(path: Path, facts: Facts, *, stopping: Callable[[], bool] = l
     return digest.hexdigest()
 
 
+def read_head(path: Path, facts: Facts, most: int) -> bytes:
+    """Return the first *most* bytes of the file *path*. Raises as `open_still` does."""
+    descriptor = open_still(path, facts)
+    try:
+        return os.read(descriptor, most)
+    finally:
+        os.close(descriptor)
+
+
 def place_key(path: Path, facts: Facts) -> str:
-    """Return the key of this file in this state at this place: cheap, needs no reading."""
-    name = os.fsencode(path) + b"\0" + ",".join(map(str, facts)).encode()
+    """Return the key of this file in this state at this place: cheap, needs no reading.
+
+    Without the device's number: a volume may have another one each time it is mounted.
+    """
+    name = os.fsencode(path) + b"\0" + ",".join(map(str, facts[1:])).encode()
     return "place:" + hashlib.sha256(name).hexdigest()[:40]
+
+
+def name_key(path: Path) -> str:
+    """Return the key of a place, whatever lies there: composed, as names are compared."""
+    return hashlib.sha256(unicodedata.normalize("NFC", str(path)).encode(errors="surrogateescape")).hexdigest()[:16]
 
 
 def content_key(digest: str, fingerprint: str) -> str:
     """Return the key of a content done in one way, wherever it lies and whatever it is called."""
     return f"content:{digest}:{fingerprint}"
+
+
+def digest_of(key: str) -> str | None:
+    """Return the SHA-256 in a key that `content_key` made, None if it is another one."""
+    kind, _, rest = key.partition(":")
+    return rest.partition(":")[0] if kind == "content" else None

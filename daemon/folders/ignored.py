@@ -24,6 +24,7 @@ _SUFFIXES: Final = (
     "~",  # emacs and others: backups
     ".mlxd-tmp",  # our own outputs while they are written
     ".error.txt",  # our own reports on failed inputs
+    ".mlxd.json",  # our own notes on what made an output
 )
 _PREFIXES: Final = (
     ".",  # hidden; ._* of macOS, .syncthing.*, .~lock, .DS_Store, .mlxd.toml

@@ -3,8 +3,9 @@
 What has been taken is remembered in the ledger, never only here. Two keys speak for a file:
 
 1. its *place* (path, device, inode, size, time of change): an unchanged file is recognised without reading it;
-2. its *content* with what the rule does to it: a copy, a renamed or a touched file is not done twice, unless the folder
-   says ``again``, or it failed before: then putting it there once more is asking for another try.
+2. its *content* with what the rule does to it: a touched file is not done twice, unless the folder says ``again``, or
+   it failed before: then putting it there once more is asking for another try. A copy, or a file of another name, is a
+   job of its own, which takes the recorded result (`daemon.reuse`): nothing that is put there goes unanswered.
 
 A changed rule applies to files that come from now on: the place key knows nothing of rules.
 """
@@ -17,9 +18,10 @@ import os
 import sys
 import threading
 import unicodedata
+from collections.abc import Callable, Mapping
 from enum import Enum
 from pathlib import Path
-from typing import Final, NamedTuple, Protocol
+from typing import Any, Final, NamedTuple, Protocol
 
 from daemon.config.folders import FolderConfig, RuleConfig
 from daemon.folders.identity import (
@@ -28,17 +30,23 @@ from daemon.folders.identity import (
     HashingStopped,
     content_digest,
     content_key,
+    name_key,
     open_still,
     place_key,
+    read_head,
 )
-from daemon.folders.rules import fingerprint, new_job
-from jobs.errors import JobNotFound, LedgerUnavailable, MlxdError, QueueFull
+from daemon.folders.rules import Takes, anything, fingerprint, new_job
+from jobs.errors import InvalidInput, InvalidParams, JobNotFound, LedgerUnavailable, MlxdError, QueueFull
 from jobs.model import Job, NewJob, State
+from jobs.provenance import is_own_output
+from plugins import front_matter
 
 log: Final = logging.getLogger(__name__)
 
 #: Digests kept of files that could not be handed in yet, so that trying again does not mean reading again.
 _KEPT_DIGESTS: Final = 1000
+#: A task that has this parameter lets a prompt file speak for itself.
+FRONT_MATTER: Final = "front_matter"
 
 
 class Submit(Protocol):
@@ -97,8 +105,18 @@ class Outcome(NamedTuple):
 class Intake:
     """Turns files into jobs. May be called from several threads, never for one file from two."""
 
-    def __init__(self, *, submit: Submit, ledger: Memory) -> None:
+    def __init__(
+        self,
+        *,
+        submit: Submit,
+        ledger: Memory,
+        takes: Takes = anything,
+        defaults: Callable[[str], Mapping[str, Any]] = lambda _task: {},
+    ) -> None:
+        """*takes* gives the names of a task's parameters, *defaults* what ``[tasks.<task>]`` says of them."""
         self._submit = submit
+        self._takes = takes
+        self._defaults = defaults
         self._ledger = ledger
         self._stopping = threading.Event()
         self._digests: dict[Path, tuple[Facts, str]] = {}
@@ -132,31 +150,98 @@ class Intake:
             return Outcome(Verdict.OUTPUT)
         if folder.again:
             os.close(open_still(path, facts))
-            return self._hand_in(folder, path, rule, place)
+            return self._hand_in(folder, path, rule, facts, place)
         return self._by_content(folder, path, rule, facts)
 
     def _by_content(self, folder: FolderConfig, path: Path, rule: RuleConfig, facts: Facts) -> Outcome:
-        key = content_key(self._digest(path, facts), fingerprint(rule))
+        key = content_key(self._digest(path, facts), fingerprint(rule, self._takes))
         place = place_key(path, facts)
         if known := self._ledger.seen(folder.path, key):
-            if not self._failed(known):
+            named = f"{key}:{name_key(path)}"
+            if self._failed(known):
+                key = place  # the content's key names the failed job
+            elif self._made_of(known, path) or self._ledger.seen(folder.path, named):
                 self._ledger.remember(folder.path, place, known)
                 self._digests.pop(path, None)
                 log.info("The same content was done before.", extra={"action": "file_known", "job_id": known})
                 return Outcome(Verdict.KNOWN)
-            key = place  # the content's key names the failed job
-        outcome = self._hand_in(folder, path, rule, key)
+            else:
+                key = named
+        outcome = self._hand_in(folder, path, rule, facts, key)
         self._digests.pop(path, None)
         # Only spares reading the file again: the content key, written with the job, is what counts after a crash.
         if outcome.job is not None:
             self._ledger.remember(folder.path, place, outcome.job.id)
         return outcome
 
-    def _hand_in(self, folder: FolderConfig, path: Path, rule: RuleConfig, key: str) -> Outcome:
-        job, created = self._submit(new_job(folder, rule, path), seen=(folder.path, key))
+    def known(self, folder: FolderConfig, path: Path, rule: RuleConfig, facts: Facts) -> str | None:
+        """Return the id of the job that the file has become, None if `file` would make one of it. Notes nothing.
+
+        Raises:
+            FileChanged, OSError: it is not as *facts* say, or cannot be read.
+
+        """
+        if done := self._ledger.seen(folder.path, place_key(path, facts)):
+            return done
+        if folder.again:
+            return None
+        digest = content_digest(path, facts, stopping=self._stopping.is_set)
+        key = content_key(digest, fingerprint(rule, self._takes))
+        done = self._ledger.seen(folder.path, key)
+        if done is None or self._failed(done):
+            return None
+        same = self._made_of(done, path) or self._ledger.seen(folder.path, f"{key}:{name_key(path)}")
+        return done if same else None
+
+    def is_output(self, path: Path) -> bool:
+        """Tell whether mlxd wrote the file *path* itself."""
+        return self._is_output(path)
+
+    def prepared(self, folder: FolderConfig, path: Path, rule: RuleConfig, facts: Facts) -> NewJob:
+        """Return the job that *rule* makes of the file *path*; reads the beginning of a prompt file.
+
+        Raises:
+            InvalidInput: the file's front matter has a mistake in it.
+            FileChanged, OSError: it is not as *facts* say, or cannot be read.
+
+        """
+        said = self._said(path, rule, facts)
+        changed = facts.mtime_ns / 1e9
+        return new_job(folder, rule, path, changed=changed, said=said, takes=self._takes)
+
+    def _hand_in(self, folder: FolderConfig, path: Path, rule: RuleConfig, facts: Facts, key: str) -> Outcome:
+        plain = new_job(folder, rule, path, changed=facts.mtime_ns / 1e9, takes=self._takes)
+        try:
+            new = self.prepared(folder, path, rule, facts)
+        except InvalidInput:
+            new = plain
+        seen = (folder.path, key)
+        try:
+            job, created = self._submit(new, seen=seen)
+        except InvalidParams:
+            if new == plain:
+                raise
+            # A mistake in the file is the file's: its job fails and says so beside it, and the rule goes on.
+            job, created = self._submit(plain, seen=seen)
         if created:
             log.info("Took a file.", extra={"action": "file_taken", "job_id": job.id, "rule": rule.name})
         return Outcome(Verdict.TAKEN if created else Verdict.KNOWN, job)
+
+    def _said(self, path: Path, rule: RuleConfig, facts: Facts) -> Mapping[str, Any]:
+        """Return what a prompt file says about itself, if its task reads that."""
+        names = self._takes(rule.task)
+        chosen = {**self._defaults(rule.task), **rule.params}
+        if names is None or FRONT_MATTER not in names or chosen.get(FRONT_MATTER) is False:
+            return {}
+        said = front_matter.of_file(path, lambda path, most: read_head(path, facts, most))
+        return {key: value for key, value in said.items() if key in names}
+
+    def _made_of(self, job_id: str, path: Path) -> bool:
+        """Tell whether the job was made of the file at *path*; one that was cleaned away may have been."""
+        try:
+            return self._ledger.get(job_id).source.detail in (str(path), None)
+        except JobNotFound:
+            return True
 
     def _failed(self, job_id: str) -> bool:
         try:
@@ -178,7 +263,10 @@ class Intake:
     def _is_output(self, path: Path) -> bool:
         """Ask for the name as it is, and as we write names: HFS+ and some servers give them back decomposed."""
         composed = Path(unicodedata.normalize("NFC", str(path)))
-        return self._ledger.is_output(path) or (composed != path and self._ledger.is_output(composed))
+        if self._ledger.is_output(path) or (composed != path and self._ledger.is_output(composed)):
+            return True
+        # Another Mac's, or an earlier ledger's.
+        return is_own_output(path)
 
 
 def _is_text(path: Path) -> bool:

@@ -11,12 +11,12 @@ from typing import Final
 from daemon.config.folders import RECIPE, FolderConfig, RuleConfig
 from daemon.folders.complaints import Complaints
 from daemon.folders.file_events import EXACT_NAMES
-from daemon.folders.finder import Finder
+from daemon.folders.finder import Candidate, Finder
 from daemon.folders.following import Following
 from daemon.folders.identity import Facts
 from daemon.folders.intake import Intake, Outcome, Verdict
 from daemon.folders.settling import Settling
-from daemon.views import FolderStatus
+from daemon.views import FolderState, FolderStatus
 
 log: Final = logging.getLogger(__name__)
 
@@ -55,8 +55,9 @@ class Patrol:
         rescan_seconds: float,
         exact_names: bool = EXACT_NAMES,
         large: int = LARGE,
+        paused: bool = False,
     ) -> None:
-        """*wake* is called from *background*'s threads when a turn is due."""
+        """*wake* is called from *background*'s threads when a turn is due. *paused*: look at nothing until `pause`."""
         self.folder = folder
         self._finder = finder
         self._following = following
@@ -75,6 +76,7 @@ class Patrol:
         self._generation = 0
         self._blocked: set[int] = set()
         self._usable = False
+        self._paused = paused
         self._scan_at = float("-inf")
         self._paused_until = float("-inf")
         self._pause = 0.0
@@ -97,11 +99,11 @@ class Patrol:
         judged = self._judged if self._generation == self._finder.generation else set()
         self._generation = self._finder.generation
         self._judged = set()
-        for relative, facts in self._finder.all():
-            if (key := hash((relative, facts))) in judged:
+        for found in self._finder.all():
+            if (key := hash((found.relative, found.facts))) in judged:
                 self._judged.add(key)
             else:
-                self._track(relative, facts, now)
+                self._track(found, now)
 
     def suspect(self, now: float) -> None:
         """Scan soon: something happened that no hint describes. The more there is to look at, the less soon."""
@@ -113,15 +115,29 @@ class Patrol:
 
     def hint(self, relative: str | None, now: float) -> None:
         """Look at a place where something may have changed; None or the folder itself: at everything, soon."""
-        if not relative or relative == RECIPE or not (self._exact_names or relative.isascii()):
+        if not relative or relative.rpartition("/")[2] == RECIPE or not (self._exact_names or relative.isascii()):
             self.suspect(now)
-        elif self._usable:
-            for found, facts in self._finder.at(relative):
-                if hash((found, facts)) not in self._judged:
-                    self._track(found, facts, now)
+        elif self._usable and not self._paused:
+            for found in self._finder.at(relative):
+                if hash((found.relative, found.facts)) not in self._judged:
+                    self._track(found, now)
+
+    def pause(self, *, paused: bool) -> None:
+        """Take nothing from now on, or go on with a full look at the next turn."""
+        if paused and not self._paused:
+            self._following.stop()
+            self._settling = Settling(self.folder.settle_seconds)
+            self._complaints.renew()
+            self._pause_reason = None
+        elif not paused:
+            self.expedite()
+        self._paused = paused
 
     def turn(self, now: float) -> None:
         """Do what is due: a scan, and a handful of files."""
+        if self._paused:
+            self._collect(now)
+            return
         if now >= self._scan_at:
             self.scan(now)
         self._collect(now)
@@ -135,7 +151,9 @@ class Patrol:
                 return
 
     def next_deadline(self) -> float:
-        """Return when the next turn is due."""
+        """Return when the next turn is due, infinity if none is."""
+        if self._paused:
+            return float("inf")
         settled = self._settling.next_deadline()
         return self._scan_at if settled is None else min(self._scan_at, max(settled, self._paused_until))
 
@@ -144,23 +162,37 @@ class Patrol:
         problems = [part for part in (self._pause_reason, self._complaints.text()) if part]
         return FolderStatus(
             path=self.folder.path,
-            rules=tuple(rule.name for rule in self._finder.rules),
+            state=self._state(),
+            events=self._following.kind,
+            cloud_pending=self._complaints.cloud_pending,
+            rules=self._finder.recipes.names,
             waiting=len(self._settling) + len(self._reading),
             taken=self.taken,
             problem="; ".join(problems) or None,
         )
 
-    def _track(self, relative: str, facts: Facts, now: float) -> None:
-        if relative not in self._reading:
-            self._settling.track(relative, facts, now)
+    def _state(self) -> FolderState:
+        if self._paused:
+            return FolderState.PAUSED
+        if self._finder.state is FolderState.WATCHING and self._finder.recipes.standing("").problem:
+            return FolderState.BROKEN
+        return self._finder.state
+
+    def _track(self, found: Candidate, now: float) -> None:
+        if found.relative not in self._reading:
+            self._settling.track(found.relative, found.facts, now)
+            if found.wait:
+                self._settling.postpone(found.relative, now + found.wait)
 
     def _take(self, relative: str, now: float) -> None:
         """Hand in a file that held still, if it still is what it was."""
         found = next(iter(self._finder.at(relative)), None)
-        if (
+        if found is not None and found.relative == relative and found.wait:
+            self._track(found, now)
+        elif (
             found is None
             or found.relative != relative
-            or (rule := self._finder.rule(relative)) is None
+            or (rule := self._finder.rule(relative, found.facts)) is None
             or id(rule) in self._blocked
         ):
             self._settling.forget(relative)

@@ -1,4 +1,4 @@
-"""The rules a watched folder carries itself, in a file ``.mlxd.toml``.
+"""What a watched folder, or one below it, says of itself in a file ``.mlxd.toml``.
 
 It has what one ``[[folders]]`` entry says of rules: ``[[rules]]`` tables, or one rule's keys directly. It comes with
 the folder, perhaps from elsewhere, so it may do less than the configuration: outputs stay in the folder.
@@ -8,19 +8,24 @@ from __future__ import annotations
 
 import os
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from pydantic import Field, ValidationError, field_validator, model_validator
 
 from daemon.config.errors import explain
-from daemon.config.folders import RECIPE, RuleConfig, one_rule
+from daemon.config.folders import RECIPE, RuleConfig, Subfolders, one_rule
 from daemon.folders.identity import Facts, FileChanged, is_regular, open_still
+from daemon.folders.rules import Placed, inside
 from jobs.errors import ConfigError
 from jobs.model import Frozen
 
 _LARGEST: Final = 64 * 1024
+#: Stands for the task while the keys of a recipe are checked that names none.
+_ANY_TASK: Final = "inherited"
+#: What a recipe may say without naming a task.
+_INHERITING: Final = frozenset(RuleConfig.model_fields) | {"subfolders"}
 
 
 class RecipeRule(RuleConfig):
@@ -38,6 +43,7 @@ class Recipe(Frozen):
     """A whole ``.mlxd.toml``."""
 
     rules: tuple[RecipeRule, ...] = Field(min_length=1)
+    subfolders: Subfolders = Field(default_factory=dict)
 
     @model_validator(mode="before")
     @classmethod
@@ -45,33 +51,83 @@ class Recipe(Frozen):
         return one_rule(raw) if isinstance(raw, Mapping) else raw
 
 
-def recipe_facts(folder: Path) -> Facts | None:
+class OwnRecipe(NamedTuple):
+    """What a folder says of itself and of those below."""
+
+    #: Rules that stand on their own; none if it only changes some keys of those it inherits.
+    rules: tuple[RuleConfig, ...]
+    #: The keys of a rule that stand in it directly, checked.
+    said: Mapping[str, Any]
+    subfolders: Mapping[str, Mapping[str, Any]]
+
+    def applied(self, inherited: Sequence[RuleConfig], folder: str) -> tuple[RuleConfig, ...]:
+        """Return the rules in force in the sub-folder *folder* ("" for the watched one), which *inherited* those.
+
+        1. ``[[rules]]`` take the place of the inherited ones. 2. Keys with a ``task`` are one rule, which has from the
+        first inherited rule of that task whatever they do not say. 3. Keys without change every inherited rule.
+        """
+        wishes = next((rule.wishes for rule in inherited if isinstance(rule, Placed)), {})
+        if not self.rules:
+            return tuple(_changed(rule, self.said, folder) for rule in inherited)
+        if not self.said:
+            return tuple(
+                _changed(_fresh(rule, wishes), rule.model_dump(exclude_unset=True), folder) for rule in self.rules
+            )
+        task = self.said["task"]
+        base = next((rule for rule in inherited if rule.task == task), None) or _fresh(RuleConfig(task=task), wishes)
+        return (_changed(base, self.said, folder),)
+
+
+def _fresh(rule: RuleConfig, wishes: Mapping[str, Any]) -> Placed:
+    return Placed(task=rule.task, wishes=dict(wishes))
+
+
+def _changed(rule: RuleConfig, said: Mapping[str, Any], folder: str) -> Placed:
+    """Return *rule* with the keys *said* in *folder* in place of its own; parameters are replaced one by one."""
+    values = rule.model_dump() | dict(said)
+    values["params"] = {**rule.params, **said.get("params", {})}
+    if isinstance(rule, Placed):
+        values["wishes"] = {key: value for key, value in rule.wishes.items() if key not in said.get("params", {})}
+    for key in ("match", "exclude"):
+        if key in said:
+            values[key] = tuple(inside(pattern, folder) for pattern in said[key])
+    if "output" in said:
+        values["output_at"] = folder
+    return Placed.model_validate(values)
+
+
+def recipe_status(folder: Path) -> os.stat_result | None:
     """Return the state of the recipe file in *folder*, None if there is none; cheap enough for every rescan."""
     try:
         status = (folder / RECIPE).lstat()
     except OSError:
         return None
-    return Facts.of(status) if is_regular(status) else None
+    return status if is_regular(status) else None
 
 
-def folder_recipe(folder: Path) -> tuple[RuleConfig, ...] | None:
-    """Return the rules that *folder* carries itself, None if it has no recipe file.
+def folder_recipe(folder: Path) -> OwnRecipe | None:
+    """Return what *folder* says of itself, None if it has no recipe file.
 
     Raises:
         ConfigError: the file is wrong, or cannot be read.
 
     """
     path = folder / RECIPE
-    facts = recipe_facts(folder)
-    if facts is None:
+    status = recipe_status(folder)
+    if status is None:
         return None
+    facts = Facts.of(status)
     if facts.size > _LARGEST:
         raise ConfigError(f"{path}: too large for a recipe ({facts.size} bytes)", file=str(path))
     raw = _parse(path, facts)
+    loose = raw.keys() & RuleConfig.model_fields.keys()
+    inherits = "rules" not in raw and "task" not in raw and bool(raw.keys() & _INHERITING)
     try:
-        return Recipe.model_validate(raw).rules
+        recipe = Recipe.model_validate({**raw, "task": _ANY_TASK} if inherits else raw)
     except ValidationError as error:
         raise explain(error, file=path, raw=raw, model=Recipe) from None
+    said = {key: getattr(recipe.rules[0], key) for key in loose} if loose and "rules" not in raw else {}
+    return OwnRecipe(() if inherits else recipe.rules, said, recipe.subfolders)
 
 
 def _parse(path: Path, facts: Facts) -> dict[str, Any]:

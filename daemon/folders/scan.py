@@ -6,6 +6,7 @@ import os
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
+from daemon.config.folders import RECIPE
 from daemon.folders.ignored import is_ignored_file, is_ignored_folder
 
 
@@ -24,11 +25,13 @@ def walk(
     recursive: bool,
     pruned: Callable[[str], bool],
     on_error: Callable[[str, OSError], None],
+    on_folder: Callable[[str, bool], None] = lambda _folder, _has_recipe: None,
 ) -> Iterator[Found]:
     """Yield what may be an input in the folder *start* (relative to *root*) and, if *recursive*, below it.
 
     Ignored names are left out, folders that *pruned* names (by their relative path) are not entered. What cannot be
-    listed is told to *on_error* with its relative path; the rest goes on.
+    listed is told to *on_error* with its relative path; the rest goes on. *on_folder* hears of each folder before its
+    files and those below come, and whether it has a file named as recipes are.
     """
     folders = [start]
     while folders:
@@ -39,6 +42,7 @@ def walk(
         except OSError as error:
             on_error(folder, error)
             continue
+        on_folder(folder, any(entry.name == RECIPE for entry in listed))
         prefix = f"{folder}/" if folder else ""
         for entry in listed:
             relative = prefix + entry.name

@@ -9,6 +9,8 @@ from daemon.folders.identity import Facts
 
 #: An empty file is most often a copy that has just begun: it waits this many times longer.
 EMPTY_FACTOR: Final = 10
+#: Seconds by which the same moment may come out differently when it is worked out again.
+_CLOCKS_DIFFER: Final = 0.5
 
 
 class _Still(NamedTuple):
@@ -44,8 +46,9 @@ class Settling:
         return hold <= 0
 
     def postpone(self, path: str, until: float) -> None:
-        """Let a file that is due wait until then all the same."""
-        if known := self._files.get(path):
+        """Let *path* wait until then, if that is later; the same time again, roughly, changes nothing."""
+        known = self._files.get(path)
+        if known and until > known.deadline + _CLOCKS_DIFFER:
             self._set(path, known._replace(deadline=until))
 
     def forget(self, path: str) -> None:

@@ -8,9 +8,10 @@ had at all. With no events whatsoever every file is still taken, within the resc
 from __future__ import annotations
 
 import logging
+import math
 import threading
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Container, Iterable
 from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
@@ -49,13 +50,18 @@ class Watcher:
         observer_factory: ObserverFactory | None = make_observer,
         rescan_seconds: float = 60.0,
         finder: Callable[..., Finder] = Finder,
+        paused: Callable[[], Container[Path]] = frozenset,
     ) -> None:
-        """*clock* gives seconds; *observer_factory* None means no events at all; *finder* looks into a folder."""
+        """*clock* gives seconds; *observer_factory* None means no events at all; *finder* looks into a folder.
+
+        *paused* gives the folders that are to be left alone for now.
+        """
         self._intake = intake
         self._clock = clock
         self._observer_factory = observer_factory
         self._rescan_seconds = rescan_seconds
         self._finder = finder
+        self._paused = paused
         self._patrols: dict[Path, Patrol] = {}
         # The watched folders within each watched folder, which it must leave alone.
         self._inner: dict[Path, frozenset[Path]] = {}
@@ -83,6 +89,10 @@ class Watcher:
     def rescan(self) -> int:
         """Look through all folders now; return how many files wait, or were taken by this."""
         return self._ask(self._scan_all) or 0
+
+    def pause(self, folder: Path, *, paused: bool) -> None:
+        """Take nothing of the watched *folder* from now on, or go on; who calls this remembers it."""
+        self._ask(lambda: self._patrols[folder].pause(paused=paused) if folder in self._patrols else None)
 
     def status(self) -> list[FolderStatus]:
         """Return how each folder did when the thread last looked."""
@@ -137,10 +147,10 @@ class Watcher:
 
     def _await_work(self) -> _Work | None:
         """Sleep until there is something to do; None means stop."""
-        deadline = min((patrol.next_deadline() for patrol in self._patrols.values()), default=None)
+        deadline = min((patrol.next_deadline() for patrol in self._patrols.values()), default=math.inf)
         with self._changed:
             while not (self._stopping or self._commands or self._hints or self._woken):
-                left = None if deadline is None else deadline - self._clock()
+                left = None if deadline == math.inf else deadline - self._clock()
                 if left is not None and left <= 0:
                     break
                 self._changed.wait(left)
@@ -183,13 +193,16 @@ class Watcher:
         for path in self._patrols.keys() - kept.keys():
             self._patrols[path].close()
         self._inner = inner
-        self._patrols = {path: kept.get(path) or self._patrol(folder) for path, folder in wanted.items()}
+        paused = self._paused()
+        self._patrols = {
+            path: kept.get(path) or self._patrol(folder, paused=path in paused) for path, folder in wanted.items()
+        }
         self._publish()
 
     def _publish(self) -> None:
         self._snapshot = [patrol.status() for patrol in self._patrols.values()]
 
-    def _patrol(self, folder: FolderConfig) -> Patrol:
+    def _patrol(self, folder: FolderConfig, *, paused: bool) -> Patrol:
         complaints = Complaints()
         return Patrol(
             folder,
@@ -202,6 +215,7 @@ class Watcher:
             background=self._background,
             wake=self.wake,
             rescan_seconds=self._rescan_seconds,
+            paused=paused,
         )
 
     def _scan_all(self) -> int:

@@ -11,21 +11,18 @@ import os
 import stat
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Final
 
 from daemon.config.model import Config
-from daemon.health import fitness
+from daemon.health import fitness, places, surroundings
 from daemon.health.findings import Finding, Grade, note, ok, problem
-from daemon.health.machine import Access, Machine
+from daemon.health.machine import Machine
+from daemon.models.identity import identify
+from daemon.models.references import ResolvedModel
 from daemon.paths import Home
 from daemon.views import Condition, FolderStatus, Health, PluginStatus
 from jobs.errors import MlxdError
 from launchd.contract import ServiceStatus, Standing
-from launchd.schema import SOCKET_PATH_MAX
-
-# Folders that macOS asks the person about before a background program may read them.
-_PROTECTED_FOLDERS: Final = ("Desktop", "Documents", "Downloads", "Library/Mobile Documents", "Library/CloudStorage")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,6 +40,10 @@ class Patient:
     #: Raises an `MlxdError` for a model reference that cannot be used.
     find_model: Callable[[str], object] | None
     service: ServiceStatus | None
+    #: How the installed service differs from the one that this mlxd would install.
+    stale: Sequence[str]
+    #: Whether it is the daemon that examines.
+    inside: bool
 
 
 def examine(
@@ -54,12 +55,15 @@ def examine(
     plugins: Sequence[PluginStatus] = (),
     find_model: Callable[[str], object] | None = None,
     service: ServiceStatus | None = None,
+    stale: Sequence[str] = (),
+    inside: bool = False,
     machine: Machine | None = None,
 ) -> list[Finding]:
     """Look at everything and return a finding for each thing looked at, in the order in which to read them.
 
     *folders* and *plugins* are what the daemon reports, if it runs; without *folders* the configured ones are tried
-    from here. *find_model* resolves a model reference and raises what is wrong with it.
+    from here. *find_model* resolves a model reference and raises what is wrong with it. *stale* is how the installed
+    service differs from this mlxd's; *inside* says that the daemon itself examines.
     """
     patient = Patient(
         home=home,
@@ -70,6 +74,8 @@ def examine(
         plugins=plugins,
         find_model=find_model,
         service=service,
+        stale=stale,
+        inside=inside,
     )
     return [finding for name, check in _CHECKS for finding in _guarded(name, check, patient)]
 
@@ -114,13 +120,9 @@ def _home(patient: Patient) -> Iterator[Finding]:
 
 
 def _socket(patient: Patient) -> Iterator[Finding]:
-    path = patient.home.socket
-    length = len(os.fsencode(path))
-    if length > SOCKET_PATH_MAX:
-        advice = f"Set MLXD_HOME to a shorter folder: at most {SOCKET_PATH_MAX} bytes fit."
-        yield problem("socket", f"The socket's path is {length} bytes long: {path}", advice)
-    else:
-        yield ok("socket", f"The socket is {path} ({length} of at most {SOCKET_PATH_MAX} bytes).")
+    health = patient.health
+    answers = None if health is None else not isinstance(health, MlxdError)
+    yield from surroundings.socket(patient.home.socket, uid=patient.machine.uid(), answers=answers)
 
 
 def _config(patient: Patient) -> Iterator[Finding]:
@@ -134,43 +136,8 @@ def _config(patient: Patient) -> Iterator[Finding]:
 
 
 def _folders(patient: Patient) -> Iterator[Finding]:
-    """Report what the daemon says of its folders; without a daemon try them from here."""
-    if patient.folders:
-        for status in patient.folders:
-            if status.problem:
-                yield problem("folder", f"{status.path}: {status.problem}", _folder_advice(patient, status.path))
-            else:
-                yield ok("folder", f"{status.path} is watched.")
-        return
-    if isinstance(patient.config, Config):
-        for folder in patient.config.folders:
-            if folder.enabled:
-                yield _folder(patient, folder.path, made=folder.create)
-
-
-def _folder(patient: Patient, path: Path, *, made: bool) -> Finding:
-    access = patient.machine.look(path)
-    if access is Access.READABLE:
-        return ok("folder", f"{path} can be read (from here; the daemon is not running to be asked).")
-    if access is Access.MISSING:
-        if made:
-            return ok("folder", f"{path} does not exist yet; the daemon makes it.")
-        return problem("folder", f"{path} does not exist.", f"Make it: mkdir -p '{path}', or change the configuration.")
-    if access is Access.NOT_A_FOLDER:
-        return problem("folder", f"{path} is a file, not a folder.", "Move it away, or change the configuration.")
-    if access is Access.BLOCKED:
-        message = f"{path} gives no answer: a permission prompt may be open, or it is on a server or in a cloud."
-        return problem("folder", message, _folder_advice(patient, path))
-    return problem("folder", f"{path} may not be read.", _folder_advice(patient, path))
-
-
-def _folder_advice(patient: Patient, path: Path) -> str:
-    if patient.machine.system == "darwin" and any(f"/{name}/" in f"{path}/" for name in _PROTECTED_FOLDERS):
-        return (
-            "macOS protects this folder. Allow it under System Settings > Privacy & Security > Files & Folders (or "
-            "Full Disk Access) for the program named there, or watch a folder outside Desktop, Documents and Downloads."
-        )
-    return f"Look at its permissions: ls -ld '{path}'"
+    configured = patient.config.folders if isinstance(patient.config, Config) else ()
+    yield from places.watched(patient.machine, configured, patient.folders, inside=patient.inside)
 
 
 def _models(patient: Patient) -> Iterator[Finding]:
@@ -179,11 +146,20 @@ def _models(patient: Patient) -> Iterator[Finding]:
     wanted = {**patient.config.defaults.refs(), **{alias: alias for alias in patient.config.models}}
     for ref in dict.fromkeys(wanted.values()):
         try:
-            patient.find_model(ref)
+            found = patient.find_model(ref)
         except MlxdError as error:
-            yield problem("model", f"{ref}: {error.message}", "")
+            advice = f"Fetch it (mlxd models pull {ref}), or name another in the configuration."
+            yield problem("model", f"{ref}: {error.message}", advice, fault="model-missing")
         else:
-            yield ok("model", f"{ref} is on this machine.")
+            yield ok("model", f"{ref} is on this machine{_revision(found)}.")
+
+
+def _revision(model: object) -> str:
+    if not isinstance(model, ResolvedModel):
+        return ""
+    told = identify(model, model.ref)
+    bits = (told.quantization or {}).get("bits")
+    return f" (revision {told.revision[:19]}{f', {bits} bits' if bits else ''})"
 
 
 def _plugins(patient: Patient) -> Iterator[Finding]:
@@ -195,6 +171,7 @@ def _plugins(patient: Patient) -> Iterator[Finding]:
 
 
 def _service(patient: Patient) -> Iterator[Finding]:
+    yield from surroundings.definition(patient.stale)
     status = patient.service
     if status is None:
         return
@@ -232,10 +209,12 @@ _CHECKS: Final[Sequence[tuple[str, _Check]]] = (
     ("disk", lambda patient: fitness.disk(patient.machine, patient.home.state)),
     ("home", _home),
     ("socket", _socket),
+    ("path", lambda patient: surroundings.path_variable(patient.machine)),
     ("config", _config),
     ("folder", _folders),
     ("model", _models),
     ("plugin", _plugins),
     ("service", _service),
+    ("sleep", lambda patient: surroundings.sleep(patient.machine)),
     ("daemon", _daemon),
 )

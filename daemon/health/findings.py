@@ -27,6 +27,8 @@ class Finding(Frozen):
     message: str
     #: What to do about it; empty if nothing.
     advice: str = ""
+    #: Stable name of the fault, for programs: "folder-denied", "service-stale", ...; empty where there is none.
+    fault: str = ""
 
 
 def ok(check: str, message: str) -> Finding:
@@ -34,11 +36,11 @@ def ok(check: str, message: str) -> Finding:
     return Finding(check=check, grade=Grade.OK, message=message)
 
 
-def note(check: str, message: str, advice: str = "") -> Finding:
+def note(check: str, message: str, advice: str = "", *, fault: str = "") -> Finding:
     """Say what may surprise."""
-    return Finding(check=check, grade=Grade.NOTE, message=message, advice=advice)
+    return Finding(check=check, grade=Grade.NOTE, message=message, advice=advice, fault=fault)
 
 
-def problem(check: str, message: str, advice: str) -> Finding:
-    """Say what will not work, and what to do."""
-    return Finding(check=check, grade=Grade.PROBLEM, message=message, advice=advice)
+def problem(check: str, message: str, advice: str, *, fault: str = "") -> Finding:
+    """Say what will not work, and what to do; the fault is called *fault*, or as the check."""
+    return Finding(check=check, grade=Grade.PROBLEM, message=message, advice=advice, fault=fault or check)

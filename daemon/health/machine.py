@@ -9,13 +9,14 @@ import platform
 import shutil
 import sys
 import threading
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
 from typing import Final
 
 from daemon.config.units import physical_memory
+from launchd.contract import Run, run_command
 
 # A folder in the cloud or behind a macOS permission prompt can block for hours.
 _PATIENCE_S: Final = 10.0
@@ -88,3 +89,5 @@ class Machine:
     free: Callable[[Path], int] = free_bytes
     look: Callable[[Path], Access] = look_into
     uid: Callable[[], int] = os.getuid
+    environ: Mapping[str, str] = field(default_factory=lambda: dict(os.environ))
+    run: Run = run_command

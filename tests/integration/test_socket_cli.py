@@ -317,21 +317,16 @@ def test_logs(mlxd, monkeypatch):
     assert mlxd("logs", "-f", "-n", "0")[1] == "more\n"
 
 
-def test_doctor(mlxd, monkeypatch):
-    """Findings as a table with advice, or as JSON; 1 if something is wrong."""
-    from daemon.health import doctor
-    from daemon.health.findings import ok, problem
-
-    asked = []
-    found = [ok("python", "Fine."), problem("disk", "Full.", "Delete something.")]
-    monkeypatch.setattr(doctor, "examine", lambda *args, **facts: asked.append(facts) or found)
+def test_doctor(mlxd, service):
+    """The daemon's findings as a table with advice, or as JSON; 1 if something is wrong."""
     status, out, err = mlxd("doctor")
     assert status == 1
-    assert "Full." in out
-    assert "Delete something." in err
-    assert asked[0]["health"].pid == 1
-    assert len(json.loads(mlxd("doctor", "--json")[1])) == 2
-    found.pop()
+    assert "Examined by the daemon" in out
+    assert "may not be read" in out
+    assert "Look at its permissions." in err
+    assert ("doctor",) in service.calls
+    assert [one["fault"] for one in json.loads(mlxd("doctor", "--json")[1])] == ["", "folder-denied"]
+    service.doctor = list
     assert mlxd("doctor")[0] == 0
 
 
@@ -342,7 +337,7 @@ def test_doctor_without_a_daemon(monkeypatch, tmp_path, capsys):
     status = cli.run(["doctor", "--json"])
     checks = {one["check"]: one["grade"] for one in json.loads(capsys.readouterr().out)}
     assert status == 1
-    assert checks["config"] == "problem"
+    assert (checks["config"], checks["context"]) == ("problem", "note")
 
 
 def test_service(mlxd, monkeypatch):

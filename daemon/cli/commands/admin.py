@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import click
 
 from daemon.cli.console import Exit, note, write_json
@@ -32,10 +34,18 @@ def status(session: Session, /, *, as_json: bool) -> int:
             "resident": [model["ref"] for model in health["models"] if model["pid"]] or "no model",
             "memory": f"{size(memory['used_bytes'] or 0)} of {size(memory['budget_bytes'])} for models, "
             f"{size(memory['daemon_bytes'])} for itself",
+            "lanes": [_lane(lane) for lane in health.get("lanes", ())],
             "problems": "; ".join(health["problems"]),
         }
     )
     return Exit.OK
+
+
+def _lane(lane: dict[str, Any]) -> str:
+    """Say where a lane with conditions stands."""
+    state = f"waiting: {lane['waiting']}" if lane["waiting"] else "nothing held back"
+    unread = f" (cannot be checked here: {', '.join(lane['unread'])})" if lane["unread"] else ""
+    return f"{lane['lane']}: {state}{unread}"
 
 
 @click.command(short_help="Make the daemon read its configuration again.")

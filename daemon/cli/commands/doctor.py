@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
@@ -10,18 +10,18 @@ from daemon.cli.console import Exit, note, write_json
 from daemon.cli.main import Session
 
 if TYPE_CHECKING:
-    from daemon.config.model import Config
     from daemon.health.findings import Finding
     from daemon.paths import Home
-    from jobs.errors import MlxdError
-    from launchd.contract import ServiceStatus
 
 
 @click.command(short_help="Find out what is wrong.")
 @click.option("--json", "as_json", is_flag=True, help="Print the findings as a JSON list.")
 @click.pass_obj
 def doctor(session: Session, /, *, as_json: bool) -> int:
-    """Look at everything mlxd needs and say what is wrong and what to do; exit with 1 if something is."""
+    """Look at everything mlxd needs and say what is wrong and what to do; exit with 1 if something is.
+
+    A running daemon looks by itself, because its permissions are the ones that count.
+    """
     from daemon.health.doctor import healthy
 
     findings = _examine(session.home)
@@ -33,48 +33,23 @@ def doctor(session: Session, /, *, as_json: bool) -> int:
 
 
 def _examine(home: Home) -> list[Finding]:
+    """Let the daemon examine itself; without one, look from here and say that this is something else."""
     from daemon.cli.client import Client
-    from daemon.health.doctor import examine
+    from daemon.health.findings import note as remark
+    from daemon.health.findings import ok
+    from daemon.health.inside import examine_all
     from jobs.errors import MlxdError
 
-    config, client = _config(home), Client(home.socket)
-    told: dict[str, Any] = {}
     try:
-        told = {"health": client.health(), "folders": client.folders(), "plugins": client.plugins()}
+        found = Client(home.socket).doctor()
     except MlxdError as error:
-        told = {"health": error}
-    return examine(home, config, find_model=_finder(config), service=_service(home), **told)
-
-
-def _config(home: Home) -> Config | MlxdError:
-    from daemon.config.model import load
-    from jobs.errors import MlxdError
-
-    try:
-        return load(home.config, home=home)
-    except MlxdError as error:
-        return error
-
-
-def _finder(config: Config | MlxdError) -> Any:
-    from daemon.models.references import ModelResolver
-    from jobs.errors import MlxdError
-
-    if isinstance(config, MlxdError):
-        return None
-    resolver = ModelResolver(aliases=config.models, defaults=config.defaults.refs())
-    runtimes = {ref: runtime for runtime, ref in config.defaults.refs().items()}
-    return lambda ref: resolver(ref, runtimes.get(ref, "lm"))
-
-
-def _service(home: Home) -> ServiceStatus | None:
-    from daemon.installation import manager
-    from jobs.errors import MlxdError
-
-    try:
-        return manager(home).status()
-    except MlxdError:
-        return None
+        said = (
+            "Examined from this terminal, for no daemon answered. What a terminal may read proves little about a "
+            "service, above all on a Mac."
+        )
+        advice = "Start the daemon (mlxd run, or mlxd service start), then ask again."
+        return [remark("context", said, advice), *examine_all(home, {"health": error}, inside=False)]
+    return [ok("context", "Examined by the daemon, with the permissions that count."), *found]
 
 
 def _draw(findings: list[Finding]) -> None:

@@ -137,6 +137,8 @@ def _gist(job: dict[str, Any]) -> str:
             + (f"/{progress['total']:.4g}" if progress["total"] else "")
             + f" {progress['unit']}"
         )
+    if job.get("waiting"):
+        return _short(f"waiting: {job['waiting']}")
     return _short(str(job["params"].get("file") or job["params"].get("folder") or job["source"]["detail"] or ""))
 
 
@@ -156,6 +158,7 @@ def _show(job: dict[str, Any]) -> None:
             "task": job["task"],
             "state": job["state"],
             "why": error.get("message"),
+            "waiting": job.get("waiting"),
             "lane": job["lane"],
             "from": " ".join(filter(None, (job["source"]["kind"], job["source"]["rule"], job["source"]["detail"]))),
             "parent": job["parent"],

@@ -47,6 +47,11 @@ git diff | mlxd submit generate - --system "Write a commit message." --wait
 @click.option("--key", metavar="TEXT", help="Submitting the same key again gives the same job.")
 @click.option("-o", "--output", metavar="DIR", help="Put result files here.")
 @click.option("--stem", metavar="NAME", help="Name result files after this.")
+@click.option("--reuse/--no-reuse", default=None, help="Take the recorded result of the same work, or never do.")
+@click.option("--limit", type=click.IntRange(min=1), help="batch: do at most so many items.")
+@click.option("--retries", type=click.IntRange(0, 10), help="batch: how often a failed item is asked again.")
+@click.option("--only-failed", metavar="JOB|MANIFEST", help="batch: what failed or was left in this earlier batch.")
+@click.option("--estimate", is_flag=True, help="batch: count items, tokens and time, and submit nothing.")
 @click.option("-w", "--wait", is_flag=True, help="Wait for the end; print the result.")
 @click.option("--follow", is_flag=True, help="Wait, and print text as it comes.")
 @click.option("--timeout", type=click.FloatRange(min=0), metavar="SECONDS", help="With --wait: stop waiting (124).")
@@ -62,6 +67,15 @@ def submit(session: Session, /, *, as_json: bool, timeout: float | None, **optio
     if takes_recording(asked):
         transport.ask("GET", "/v1/health")  # before a long recording is put down for nobody
     body = build(asked, cache=session.home.cache, waiting=options["wait"] or options["follow"])
+    if options["only_failed"] or options["estimate"]:
+        from daemon.cli import batches
+
+        if asked.task != "batch":
+            raise click.UsageError("--only-failed and --estimate are for batch.")
+        if options["only_failed"]:
+            body = batches.only_failed(transport, options["only_failed"], body)
+        if options["estimate"]:
+            return batches.show_estimate(transport, body, as_json=as_json)
     try:
         job = transport.ask("POST", "/v1/jobs", body=body)
     except DaemonUnreachable:  # it may have been accepted all the same

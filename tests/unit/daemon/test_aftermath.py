@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -30,7 +31,13 @@ def ended(path: Path, state: State, **source: str) -> Job:
 
 @pytest.fixture(name="settle")
 def _settle() -> Aftermath:
-    return Aftermath(plugins=PluginManager(builtins=()), unblock=lambda: None)
+    return Aftermath(
+        plugins=PluginManager(builtins=()),
+        unblock=lambda: None,
+        journal=SimpleNamespace(keys=lambda _: ()),  # type: ignore[arg-type]
+        trash=SimpleNamespace(put=lambda path, _: path.unlink()),  # type: ignore[arg-type]
+        notify=lambda _: None,
+    )
 
 
 @pytest.mark.parametrize("source", [{"kind": "folder", "rule": "r"}, {"kind": "retry", "rule": "r"}])
@@ -54,3 +61,30 @@ def test_where_nobody_looks_nothing_is_explained(settle: Aftermath, tmp_path: Pa
     file.write_text("x")
     settle(ended(file, State.FAILED, kind=kind))
     assert list(tmp_path.iterdir()) == [file]
+
+
+@pytest.mark.parametrize(
+    ("state", "told", "plugins_hear"),
+    [
+        (State.SUCCEEDED, True, True),
+        (State.FAILED, True, True),
+        (State.CANCELLED, True, True),
+        (State.QUARANTINED, True, False),
+        (State.QUEUED, False, False),
+        (State.BLOCKED, False, False),
+    ],
+)
+def test_who_hears_of_which_end(state: State, told: bool, plugins_hear: bool) -> None:
+    """Plugins hear of terminal states, the notifier also of a quarantine, which waits for a person; of nothing else."""
+    heard: list[Job] = []
+    notified: list[Job] = []
+    aftermath = Aftermath(
+        plugins=SimpleNamespace(job_finished=heard.append),  # type: ignore[arg-type]
+        unblock=lambda: None,
+        journal=SimpleNamespace(),  # type: ignore[arg-type]
+        trash=SimpleNamespace(),  # type: ignore[arg-type]
+        notify=notified.append,
+    )
+    job = Job(task="t", id="aaaaaaaaaa", seq=1, state=state, created_at=datetime(2026, 1, 1, tzinfo=UTC))
+    aftermath(job)
+    assert (bool(notified), bool(heard)) == (told, plugins_hear)

@@ -139,3 +139,35 @@ def test_unreadable_ledger_is_a_problem_that_passes(bench: Bench) -> None:
 def test_stop_without_start(bench: Bench) -> None:
     """A dispatcher that never started can be stopped."""
     make(bench, FakeQueue()).stop()
+
+
+def test_held_lanes_are_left_alone(bench: Bench) -> None:
+    """Jobs of a lane that is held get no hint from the look; when it is held no more they do."""
+    queue, held = FakeQueue(), {Lane.BATCH}
+    dispatcher = Dispatcher(
+        ledger=bench.ledger, queue=queue, executor=bench.executor, clock=bench.clock, held=lambda: held
+    )
+    waits, runs = add(bench, lane=Lane.BATCH), add(bench)
+    dispatcher.look()
+    assert queue.hints == [runs.id]
+    held.clear()
+    dispatcher.look()
+    assert queue.hints == [runs.id, waits.id]
+
+
+def test_a_hint_that_comes_while_the_queue_is_mended_is_kept(bench: Bench) -> None:
+    """A job that is put between the look at the ledger and the clearing of the queue is put again."""
+    queue = FakeQueue()
+    dispatcher = make(bench, queue)
+    first = add(bench)
+    late: list[str] = []
+    clear = queue.clear
+
+    def clearing() -> None:
+        late.append(add(bench).id)
+        dispatcher.put(bench.ledger.get(late[0]))
+        clear()
+
+    queue.clear = clearing  # type: ignore[method-assign]
+    dispatcher.look()
+    assert queue.hints == [first.id, *late]

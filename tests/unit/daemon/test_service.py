@@ -15,7 +15,7 @@ from daemon.config.model import Config, ModelConfig, QueueConfig
 from daemon.dispatcher import Dispatcher
 from daemon.paths import find_home
 from daemon.service import Service
-from daemon.views import Condition, FolderStatus, ModelStatus, ReloadReport, Residency, ServiceFacade
+from daemon.views import Condition, FolderStatus, LaneStatus, ModelStatus, ReloadReport, Residency, ServiceFacade
 from jobs.errors import InvalidParams, JobConflict, LedgerUnavailable, QueueFull, UnknownTask
 from jobs.model import ErrorInfo, Job, Lane, NewJob, State
 from plugins.manager import PluginManager
@@ -271,3 +271,24 @@ def test_find_passes_filters(desk: Desk) -> None:
 
     assert ids(lane=Lane.BATCH, task="noop") == [job.id]
     assert ids(states=(State.FAILED,)) == []
+
+
+def test_a_held_job_says_why(desk: Desk) -> None:
+    """What the gate says of a queued job is in the job wherever it is asked for, and in health; a reload nudges it."""
+    nudges: list[int] = []
+    status = LaneStatus(lane=Lane.BATCH, waiting="on battery")
+    desk.service._lanes = SimpleNamespace(  # type: ignore[assignment]
+        why=lambda job: "on battery" if job.lane is Lane.BATCH else None,
+        status=lambda: [status],
+        nudge=lambda: nudges.append(1),
+    )
+    held, _ = desk.service.submit(NewJob(task="noop", lane=Lane.BATCH))
+    free, _ = desk.service.submit(NewJob(task="noop"))
+
+    assert desk.service.get(held.id).waiting == "on battery"
+    assert [job.waiting for job in desk.service.find()] == [None, "on battery"]
+    assert desk.bench.ledger.get(held.id).waiting is None, "it is not written down"
+    assert desk.service.get(free.id).waiting is None
+    assert desk.service.health().lanes == (status,)
+    desk.service.reload()
+    assert nudges == [1]

@@ -144,6 +144,7 @@ def test_a_failed_item_does_not_fail_the_job(prompts: Path, out: Path) -> None:
     assert entries["b.md"] == {
         "id": "b.md",
         "status": "failed",
+        "attempts": 2,
         "error": {"type": "request-failed", "message": "too hard"},
     }
     assert "not UTF-8" in entries["c.txt"]["error"]["message"]
@@ -356,6 +357,28 @@ def test_only_new_leaves_out_what_has_an_output_already(prompts: Path, out: Path
     result = run(ctx, folder=prompts, only_new=True)
     assert (result["succeeded"], result["skipped"], result["text"]) == (1, 4, "1 done, 4 skipped")
     assert [asked(request) for request in ctx.lm.requests] == ["say c.txt"]
+
+
+def test_only_new_of_an_empty_folder_is_no_failure(tmp_path: Path, out: Path) -> None:
+    """Nothing new is what a schedule finds on most nights."""
+    (tmp_path / "none").mkdir()
+    ctx = FakeContext(out)
+    result = run(ctx, folder=tmp_path / "none", only_new=True)
+    assert (result["succeeded"], result["failed"], result["text"]) == (0, 0, "0 done")
+    assert ctx.lm.requests == []
+
+
+def test_only_new_knows_the_outputs_of_later_jobs(prompts: Path, out: Path) -> None:
+    """A changed prompt's second output, beside the first, counts: the next job does not do it over again."""
+    run(FakeContext(out), folder=prompts)
+    (out / "c.out (2).txt").write_text("SAY C, BY THE SECOND JOB")
+    later = (out / "c.out.txt").stat().st_mtime + 10
+    os.utime(prompts / "c.txt", (later, later))
+    os.utime(out / "c.out (2).txt", (later + 1, later + 1))
+    ctx = FakeContext(out)
+
+    assert run(ctx, folder=prompts, only_new=True)["skipped"] == 5
+    assert ctx.lm.requests == []
 
 
 def test_a_folder_takes_a_template(prompts: Path, out: Path) -> None:

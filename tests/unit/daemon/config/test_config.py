@@ -12,7 +12,11 @@ from pydantic import BaseModel
 from daemon.config import model as configuration
 from daemon.config.check import origins, unknown_names
 from daemon.config.folders import FolderConfig, RuleConfig
+from daemon.config.lanes import LaneConfig
 from daemon.config.model import Config, load, read
+from daemon.config.notify import NotifyConfig
+from daemon.config.schedules import ScheduleConfig
+from daemon.config.shortcuts import ShortcutConfig
 from daemon.folders.recipe import folder_recipe
 from daemon.paths import Home, find_home
 from jobs.errors import ConfigError
@@ -171,8 +175,7 @@ def test_all_mistakes_are_told_at_once(tmp_path: Path, home: Home) -> None:
     )
     assert found == {
         "drain_seconds": """got 'x', wanted a duration: "30s", "5m", "1h30m", or a number of seconds""",
-        "nonsense": "no such key (there are: defaults, drain_seconds, folders, log, memory, models, plugins, queue, "
-        "runner, tasks, watch)",
+        "nonsense": f"no such key (there are: {', '.join(sorted(Config.model_fields))})",
         "queue.limt": 'no such key; did you mean "limit"?',
         "queue.limit": "got true, wanted a whole number",
         "queue.workers.btch": "got 'btch', wanted 'interactive', 'normal' or 'batch'",
@@ -191,8 +194,8 @@ def test_all_mistakes_are_told_at_once(tmp_path: Path, home: Home) -> None:
         "folders[1].path": "got 3, wanted a path",
         "folders[1].rules[0].task": "got 'a b', wanted letters, digits, '.', '_' and '-' only",
         "folders[1].rules[0].match[1]": "got 3, wanted a string",
-        "folders[1].rules[0].stem": "got '{foo}', wanted a name with only {stem}, {name}, {suffix}, {rule} and {task} "
-        "filled in",
+        "folders[1].rules[0].stem": "got '{foo}', wanted a name with only {stem}, {name}, {suffix}, {folder}, "
+        "{date}, {time}, {rule} and {task} filled in",
         "folders[1].rules[0].priority": "got 101, wanted at most 100",
     }
 
@@ -293,9 +296,19 @@ def test_a_folder_without_a_recipe_has_none(tmp_path: Path) -> None:
 
 def test_a_recipe_is_one_rule_or_several(tmp_path: Path) -> None:
     """One rule's keys may stand directly in the file."""
-    (one,) = recipe(tmp_path, 'task = "transcribe"\nafter = "done"')
+    (one,) = recipe(tmp_path, 'task = "transcribe"\nafter = "done"').rules
     assert (one.task, one.after) == ("transcribe", After.DONE)
-    assert [rule.task for rule in recipe(tmp_path, '[[rules]]\ntask = "a"\n[[rules]]\ntask = "b"')] == ["a", "b"]
+    several = recipe(tmp_path, '[[rules]]\ntask = "a"\n[[rules]]\ntask = "b"').rules
+    assert [rule.task for rule in several] == ["a", "b"]
+
+
+def test_a_recipe_without_a_task_changes_the_rules_it_inherits(tmp_path: Path) -> None:
+    """Its keys are checked as a rule's are; it brings no rule of its own."""
+    found = recipe(tmp_path, 'after = "done"\n[subfolders]\nde = { language = "de" }')
+    assert (found.rules, found.said) == ((), {"after": After.DONE})
+    assert found.subfolders == {"de": {"language": "de"}}
+    with pytest.raises(ConfigError, match="after: got 'x'"):
+        recipe(tmp_path, 'after = "x"')
 
 
 @pytest.mark.parametrize("output", ["/etc", "../x", "a/../../x", "~/x"])
@@ -348,8 +361,12 @@ def tables() -> list[tuple[str, type[BaseModel]]]:
         ("[[folders.rules]]", RuleConfig),
         ("[watch]", configuration.WatchConfig),
         ("[queue]", configuration.QueueConfig),
+        ("[[schedules]]", ScheduleConfig),
+        ("[lanes.<lane>]", LaneConfig),
+        ("[[notify]]", NotifyConfig),
         ("[runner]", configuration.RunnerConfig),
         ("[plugins]", configuration.PluginsConfig),
+        ("[shortcuts.<name>]", ShortcutConfig),
         ("[log]", configuration.LogConfig),
     ]
 
@@ -386,7 +403,7 @@ def test_documented_defaults_are_the_defaults(tmp_path: Path, home: Home) -> Non
             if shown is None or shown[1].startswith("defaults."):
                 continue
             given = {key: tomllib.loads(f"x = {shown[1]}")["x"]}
-            needed = {"path": "/x", "task": "t"}
+            needed = {"path": "/x", "task": "t", "name": "n", "cron": "@daily"}
             base = {name: value for name, value in needed.items() if name in model.model_fields}
             plain = model.model_validate(base)
             if getattr(plain, key) in ("", None):
@@ -406,11 +423,16 @@ def test_the_documented_examples_are_valid(tmp_path: Path, home: Home) -> None:
                 text = found[1]
                 needed = {"path": 'path = "/x"', "task": 'task = "t"'}
                 lines = [text, *(line for name, line in needed.items() if name in model.model_fields and name != key)]
-                table = heading.replace("<name>", "example")
+                table = heading.replace("<name>", "example").replace("<lane>", "batch")
                 if table == "[[folders.rules]]":
                     lines = ["[[folders]]", 'path = "/y"', table, *lines]
                 else:
                     lines = [table, *lines]
+                if model is ScheduleConfig:
+                    lines += ['name = "n"'] if key != "name" else []
+                    lines += ['cron = "@daily"'] if key not in ("cron", "every", "at") else []
+                if key.startswith("secret_"):
+                    lines.append('url = "https://example.org"')
                 if model is FolderConfig:
                     lines = [line for line in lines if not line.startswith("task")]
                 read_text(tmp_path, home, "\n".join(lines))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 from collections.abc import Callable
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,9 @@ from daemon.config.folders import FolderConfig, RuleConfig
 from daemon.folders.identity import Facts
 from daemon.folders.intake import Intake, Outcome, Verdict, describe
 from jobs.errors import InvalidParams, LedgerUnavailable, QueueFull, UnknownTask
+from jobs.provenance import MadeFile, Provenance, sidecar_of
 
+NOW = datetime(2026, 1, 2, tzinfo=UTC)
 RULE = RuleConfig(task="generate", name="prompts")
 
 
@@ -66,19 +69,49 @@ def test_a_restart_between_job_and_note_does_it_not_twice(desk: Desk) -> None:
     assert any(key.startswith("place:") for _, key in desk.ledger.keys)
 
 
-@pytest.mark.parametrize("change", ["copied", "renamed", "touched"])
-def test_the_same_content_is_not_done_twice(desk: Desk, change: str) -> None:
-    """A copy, a new name and a new time change nothing."""
+def test_a_touched_file_is_not_done_twice(desk: Desk) -> None:
+    """A new time changes nothing."""
     path = desk.write("a.txt")
     desk.file(path)
-    if change == "copied":
-        path = desk.write("b.txt")
-    elif change == "renamed":
-        path = path.rename(path.with_name("b.txt"))
-    else:
-        os.utime(path, ns=(1, 1))
+    os.utime(path, ns=(1, 1))
     assert desk.file(path).verdict is Verdict.KNOWN
     assert len(desk.ledger.jobs) == 1
+
+
+@pytest.mark.parametrize("change", ["copied", "renamed"])
+def test_the_same_content_under_another_name_is_a_job_of_its_own(desk: Desk, change: str) -> None:
+    """Nothing that is put there goes unanswered; but each name is taken once, touched and after a restart too."""
+    path = desk.write("a.txt")
+    desk.file(path)
+    path = desk.write("b.txt") if change == "copied" else path.rename(path.with_name("b.txt"))
+    assert desk.file(path).verdict is Verdict.TAKEN
+    assert desk.file(path).verdict is Verdict.KNOWN
+    os.utime(path, ns=(1, 1))
+    assert desk.file(path).verdict is Verdict.KNOWN
+    desk.intake = desk.restarted()
+    os.utime(path, ns=(2, 2))
+    assert desk.file(path).verdict is Verdict.KNOWN
+    assert len(desk.ledger.jobs) == 2
+
+
+def test_a_rule_may_refuse_recorded_results(desk: Desk) -> None:
+    """What the rule says of reuse and of sidecars, its jobs say."""
+    rule = RULE.model_copy(update={"reuse": False, "provenance": True})
+    job = desk.file(desk.write("a.txt"), rule=rule).job
+    assert job is not None
+    assert (job.reuse, job.provenance) == (False, True)
+
+
+def test_an_output_that_came_from_elsewhere_is_no_input(desk: Desk) -> None:
+    """Its sidecar says that mlxd wrote it, if not this one: rules on two Macs that share a folder never loop."""
+    path = desk.write("b.txt")
+    made = Provenance(
+        job="x", task="generate", submitted=NOW, done=NOW, outputs=(MadeFile(name="b.txt", size=5, sha256="0"),)
+    )
+    sidecar_of(path).write_text(made.model_dump_json())
+    assert desk.file(path).verdict is Verdict.OUTPUT
+    sidecar_of(path).write_text("{}")
+    assert desk.file(path).verdict is Verdict.TAKEN
 
 
 def test_a_changed_file_is_a_new_job(desk: Desk) -> None:

@@ -14,6 +14,7 @@ from daemon.config.folders import FolderConfig
 from daemon.folders.access import Access
 from daemon.folders.complaints import Complaints
 from daemon.folders.identity import FileChanged
+from daemon.views import FolderState
 from jobs.errors import InvalidParams, QueueFull
 
 
@@ -265,7 +266,8 @@ def test_a_folder_that_cannot_be_listed_is_reported(
     assert bench.problem == "closed cannot be listed: Permission denied"
     refused = tmp_path.name
     bench.scan()
-    assert bench.problem == "the folder cannot be listed: Permission denied"
+    assert str(bench.problem).startswith("the folder cannot be listed: Permission denied. Let your user read it: chmod")
+    assert bench.patrol.status().state is FolderState.NEEDS_PERMISSION
     refused = "nothing"
     assert bench.settle() == ["a.txt", "b.txt"]
     assert bench.problem is None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import socket
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,7 +19,7 @@ from daemon.health.machine import Access, Machine
 from daemon.paths import Home, find_home
 from daemon.views import Condition, FolderStatus, Health, PluginStatus
 from jobs.errors import ConfigError, DaemonUnreachable, ModelMissing
-from launchd.contract import ServiceStatus, Standing
+from launchd.contract import Answer, ServiceStatus, Standing
 
 GB = 10**9
 
@@ -45,6 +46,8 @@ def machine(**changes) -> Machine:
         "free": lambda path: 100 * GB,
         "look": lambda path: Access.READABLE,
         "uid": os.getuid,
+        "environ": {"PATH": "/usr/bin:/bin"},
+        "run": lambda command: Answer(0, "AC Power:\n sleep                0\n", ""),
     }
     return Machine(**{**facts, **changes})
 
@@ -62,6 +65,10 @@ def only(check: str, home: Home, config=None, **facts) -> Finding:
 def test_a_healthy_set_up_has_nothing_to_complain_about(home: Home) -> None:
     """Everything in order on a Mac: all findings are good ones, in reading order."""
     mac = machine(system="darwin", processor="arm64", macos="15.1")
+    listening = socket.socket(socket.AF_UNIX)
+    listening.bind(str(home.socket))
+    home.socket.chmod(0o600)
+    listening.close()
     findings = examine(
         home,
         Config(folders=(FolderConfig(path=home.inbox),)),
@@ -75,8 +82,8 @@ def test_a_healthy_set_up_has_nothing_to_complain_about(home: Home) -> None:
     assert {each.grade for each in findings} == {Grade.OK}
     assert healthy(findings)
     assert [each.check for each in findings] == [
-        *("python", "mlx", "mlx-lm", "mlx-whisper", "accelerator", "memory", "disk", "home", "socket", "config"),
-        *("folder", "model", "model", "plugin", "service", "daemon"),
+        *("python", "mlx", "mlx-lm", "mlx-whisper", "accelerator", "memory", "disk", "home", "socket", "path"),
+        *("config", "folder", "model", "model", "plugin", "service", "sleep", "daemon"),
     ]
     assert all(each.message.endswith(".") for each in findings)
 
@@ -247,7 +254,7 @@ def test_a_check_that_fails_hides_no_other(home: Home) -> None:
     (disk,) = [each for each in findings if each.check == "disk"]
     assert disk.grade is Grade.PROBLEM
     assert "Input/output error" in disk.message
-    assert findings[-1].check == "config"
+    assert findings[-1].check == "sleep"
 
 
 def test_the_real_machine_can_be_examined(home: Home) -> None:

@@ -1,0 +1,1 @@
+"""Schedules: jobs that come at their time."""
