@@ -33,7 +33,7 @@ _PREFERRED_BYTES: Final = {"float32": 4, "float16": 2, "bfloat16": 2}
 def estimate_lm(model: Path, options: Mapping[str, Any]) -> Estimate:
     """Estimate a language model for mlx-lm. Raises as `plugins.runtime.Runtime.estimate` does."""
     config = read_config(model)
-    tensors = read_headers(_weights(model, "model*.safetensors"))
+    tensors = read_headers(_weights(model, "model*.safetensors", "language model"))
     weights = loaded_bytes(tensors, config, str(options.get("dtype", "auto")))
     text = text_config(config)
     context = min(int(options.get("context") or CONTEXT), _context_length(text) or CONTEXT)
@@ -44,7 +44,7 @@ def estimate_lm(model: Path, options: Mapping[str, Any]) -> Estimate:
 def estimate_whisper(model: Path, options: Mapping[str, Any]) -> Estimate:
     """Estimate a Whisper model for mlx-whisper. Raises as `plugins.runtime.Runtime.estimate` does."""
     config = read_config(model)
-    tensors = read_headers(_weights(model, "weights.safetensors"))
+    tensors = read_headers(_weights(model, "weights.safetensors", "Whisper of mlx-whisper"))
     weights = loaded_bytes(tensors, config, str(options.get("dtype", "auto")))
     state, layers = _whole(config, "n_audio_state"), _whole(config, "n_text_layer")
     window = 1500 * state * 4 * (2 * layers + 16)  # cross-attention caches and the encoder's activations
@@ -116,10 +116,10 @@ def _unpacked_bytes(tensors: Mapping[str, Tensor], bits: int) -> int:
     return total
 
 
-def _weights(model: Path, pattern: str) -> list[Path]:
+def _weights(model: Path, pattern: str, kind: str) -> list[Path]:
     if found := sorted(model.glob(pattern)):
         return found
-    raise ModelBroken(f"{model} has no {pattern}.", file=str(model / pattern))
+    raise ModelBroken(f"{model} is no {kind}: it has no {pattern}.", file=str(model / pattern))
 
 
 def _context_length(config: Mapping[str, Any]) -> int:

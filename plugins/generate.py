@@ -86,6 +86,8 @@ class Generate:
         result = {"text": reply.text, "model": params.model or model.info.get("ref"), **usage(done)}
         if params.wants_json:
             result["json"] = reply.data
+        if done.get("notes"):
+            result["notes"] = list(done["notes"])
         return {**result, "output": str(written.path)}
 
 

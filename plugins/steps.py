@@ -201,4 +201,6 @@ def _summary(result: Mapping[str, Any]) -> dict[str, Any]:
         for key, value in result.items()
         if isinstance(value, int | float | bool) or (isinstance(value, str) and len(value) <= _SUMMARY)
     }
-    return {**small, "text": text if isinstance(text, str) else None}
+    # A remark on a step ("the file is cut short") is one on the whole.
+    notes = {"notes": result["notes"]} if result.get("notes") else {}
+    return {**small, **notes, "text": text if isinstance(text, str) else None}

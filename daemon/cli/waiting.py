@@ -66,6 +66,8 @@ def report(job: dict[str, Any], *, printed: str = "") -> None:
             write(("\n" if printed else "") + text)
         elif text:
             write(text[len(printed) :])
+        for remark in remarks(job.get("result") or {}):
+            note(f"note: {remark}")
         for output in job["outputs"]:
             note(f"wrote {output['path']}")
         if sys.stderr.isatty() and (told := pace(job.get("result") or {})):
@@ -77,6 +79,12 @@ def report(job: dict[str, Any], *, printed: str = "") -> None:
     waiting = f"Waiting: {job['waiting']}." if job.get("waiting") else "It has not ended yet."
     sentence = error.get("message") or {"cancelled": "It was cancelled."}.get(job["state"], waiting)
     complain(f"job {job['id']} is {job['state']}: {sentence}")
+
+
+def remarks(result: dict[str, Any]) -> list[str]:
+    """Return what a person should know of a result that is not all it might be, its steps' results included."""
+    parts = [result, *(step for step in result.get("steps") or () if isinstance(step, dict))]
+    return [str(remark) for part in parts if isinstance(part.get("notes"), list) for remark in part["notes"]]
 
 
 def pace(result: dict[str, Any]) -> str:

@@ -149,6 +149,7 @@ def _short(text: str, limit: int = 80) -> str:
 
 def _show(job: dict[str, Any]) -> None:
     from daemon.cli.display import ago, details, speed
+    from daemon.cli.waiting import remarks
 
     progress, error = job["progress"] or {}, job["error"] or {}
     done = f"{progress.get('done', 0):.4g}" + (f" of {progress['total']:.4g}" if progress.get("total") else "")
@@ -169,6 +170,7 @@ def _show(job: dict[str, Any]) -> None:
             "progress": f"{done} {progress['unit']} {progress['message']} {speed(progress)}".strip()
             if progress
             else "",
+            "notes": remarks(job["result"] or {}),
             "outputs": [output["path"] for output in job["outputs"]],
         }
     )

@@ -86,3 +86,12 @@ def test_the_device_is_told_without_mlx(monkeypatch):
     assert estimate.cpu_expected() is False
     monkeypatch.undo()
     assert estimate._has_cuda() in (True, False)
+
+
+def test_a_model_of_another_kind_is_called_that(tmp_path):
+    """Who asks a Whisper to write a text learns what the folder is not, and by what that shows."""
+    (tmp_path / "config.json").write_text("{}")
+    with pytest.raises(ModelBroken, match=r"is no language model: it has no model\*\.safetensors"):
+        estimate_lm(tmp_path, {})
+    with pytest.raises(ModelBroken, match=r"is no Whisper of mlx-whisper: it has no weights\.safetensors"):
+        estimate_whisper(tmp_path, {})

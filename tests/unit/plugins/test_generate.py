@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from fakes_tasks import FakeContext, hold, loaded
+from fakes_tasks import FakeContext, echo, hold, loaded
 from pydantic import ValidationError
 
 from jobs.errors import Interrupted, InvalidInput, InvalidParams, RequestFailed
@@ -42,6 +42,13 @@ def test_a_prompt_is_answered_streamed_and_written(tmp_path: Path) -> None:
     assert result["output"] == str(tmp_path / "reply.txt")
     assert ctx.leases == [("lm", "demo:lm")]
     assert ctx.leased == 0
+
+
+def test_what_the_model_remarks_is_in_the_result(tmp_path: Path) -> None:
+    """An answer that is not all it might be says so; the others say nothing."""
+    told = FakeContext(tmp_path, lm=lambda request, tell: {**echo(request, tell), "notes": ["max_tokens was lowered."]})
+    assert Generate().run(told, Params(prompt="a"))["notes"] == ["max_tokens was lowered."]
+    assert "notes" not in Generate().run(FakeContext(tmp_path), Params(prompt="b"))
 
 
 def test_a_long_prompt_tells_that_it_is_being_read(tmp_path: Path) -> None:

@@ -67,6 +67,13 @@ def test_each_step_gets_the_text_of_the_one_before(tmp_path: Path, audio: Path) 
     assert steps_told[-1] == (3, 3, "steps", "")
 
 
+def test_what_a_step_remarks_is_kept(tmp_path: Path, audio: Path) -> None:
+    """That a recording is cut short must not get lost because something else was made of its transcript."""
+    ctx = FakeContext(tmp_path, whisper=lambda request, tell: {**hear(request, tell), "notes": ["It is cut short."]})
+    result = Memo().run(ctx, MemoParams(file=audio))
+    assert [step.get("notes") for step in result["steps"]] == [["It is cut short."], None]
+
+
 def test_a_step_that_names_no_input_gets_the_obvious_one(tmp_path: Path, audio: Path) -> None:
     """The first step the file, the following ones the text; so a short pipeline needs no placeholders."""
     ctx = FakeContext(tmp_path, stem="x")

@@ -57,6 +57,13 @@ def test_a_failure_after_text_starts_a_line_of_its_own(capsys):
     assert (said.out, said.err) == ("\n", "mlxd: job x is failed: It broke.\n")
 
 
+def test_what_is_wrong_with_a_success_is_said(capsys):
+    """A recording that breaks off gives a transcript all the same: the person hears of it, from a step too."""
+    result = {"text": "", "notes": ["It is cut short."], "steps": [{"name": "a", "notes": ["So is this."]}, {}]}
+    report({"id": "x", "state": "succeeded", "result": result, "outputs": []})
+    assert capsys.readouterr().err == "note: It is cut short.\nnote: So is this.\n"
+
+
 def test_the_pace_is_for_people(monkeypatch):
     """On a terminal the end says how fast it was."""
     err = Terminal()
