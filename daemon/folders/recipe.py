@@ -17,7 +17,8 @@ from pydantic import Field, ValidationError, field_validator, model_validator
 from daemon.config.errors import explain
 from daemon.config.folders import RECIPE, RuleConfig, Subfolders, one_rule
 from daemon.folders.identity import Facts, FileChanged, is_regular, open_still
-from daemon.folders.rules import Placed, inside
+from daemon.folders.patterns import inside
+from daemon.folders.rules import Placed
 from jobs.errors import ConfigError
 from jobs.model import Frozen
 
