@@ -12,7 +12,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Final
 
-from daemon.folders.identity import Facts, FileChanged, content_digest, digest_of
+from daemon.folders.identity import Facts, FileChanged, content_digest, digest_of, place_key
 from daemon.folders.trash import Trash
 from jobs.errors import MlxdError
 from jobs.journal import Journal
@@ -89,12 +89,15 @@ class Aftermath:
 
     def _put_away(self, job: Job, path: Path) -> None:
         """Move or delete the input so that it can come back; a file that was changed meanwhile is another one."""
+        keys = [key for _, key in self._journal.keys(job.id)]
+        taken = {found for key in keys if (found := digest_of(key))}
         try:
             facts = Facts.of(path.lstat())
-            digest = content_digest(path, facts)
+            # As it was when it was taken: then its content is known without reading it.
+            unchanged = len(taken) == 1 and place_key(path, facts) in keys
+            digest = min(taken) if unchanged else content_digest(path, facts)
         except (FileNotFoundError, FileChanged):
             return
-        taken = {found for _, key in self._journal.keys(job.id) if (found := digest_of(key))}
         if taken and digest not in taken:
             log.info("The input was changed meanwhile; it stays.", extra={"action": "input_changed", **job.log_context})
             return

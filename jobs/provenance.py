@@ -172,6 +172,8 @@ def find(file: Path) -> tuple[Path, Provenance, MadeFile]:
 
     """
     file = Path(os.path.abspath(file))  # noqa: PTH100 - a link's own sidecar, not its target's
+    if is_sidecar(file):
+        file = file.with_name(file.name[: -len(SUFFIX)])
     own = sidecar_of(file)
     candidates = [own] if own.is_file() else _near(file)
     for path in candidates:

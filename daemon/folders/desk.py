@@ -120,8 +120,13 @@ def past_jobs(ledger: Ledger, journal: Journal, task: str) -> list[Past]:
     return [Past(_size(job, journal), seconds) for job in found if (seconds := _seconds(job)) is not None]
 
 
+def _took_no_time(job: Job) -> bool:
+    """Tell whether a recorded result stood for the job's own."""
+    return bool((job.result or {}).get("reused_from"))
+
+
 def _seconds(job: Job) -> float | None:
-    if job.started_at is None or job.finished_at is None:
+    if job.started_at is None or job.finished_at is None or _took_no_time(job):
         return None
     return max(0.0, (job.finished_at - job.started_at).total_seconds())
 

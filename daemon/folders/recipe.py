@@ -1,7 +1,8 @@
 """What a watched folder, or one below it, says of itself in a file ``.mlxd.toml``.
 
 It has what one ``[[folders]]`` entry says of rules: ``[[rules]]`` tables, or one rule's keys directly. It comes with
-the folder, perhaps from elsewhere, so it may do less than the configuration: outputs stay in the folder.
+the folder, perhaps from elsewhere, so it may do less than the configuration: outputs stay in the folder, parameters
+name no files elsewhere, and no task that reaches out of the machine is run.
 """
 
 from __future__ import annotations
@@ -17,13 +18,18 @@ from pydantic import Field, ValidationError, field_validator, model_validator
 from daemon.config.errors import explain
 from daemon.config.folders import RECIPE, RuleConfig, Subfolders, one_rule
 from daemon.folders.identity import Facts, FileChanged, is_regular, open_still
-from daemon.folders.rules import Placed, inside
+from daemon.folders.patterns import inside
+from daemon.folders.rules import Placed
 from jobs.errors import ConfigError
 from jobs.model import Frozen
 
 _LARGEST: Final = 64 * 1024
 #: Stands for the task while the keys of a recipe are checked that names none.
 _ANY_TASK: Final = "inherited"
+#: Tasks that reach out of this machine.
+_NOT_HERE: Final = frozenset({"deliver", "pull"})
+#: Parameters that are text for a model, where a slash at the beginning is no path.
+_TEXTS: Final = frozenset({"prompt", "text", "system", "template", "instruction", "content", "stop"})
 #: What a recipe may say without naming a task.
 _INHERITING: Final = frozenset(RuleConfig.model_fields) | {"subfolders"}
 
@@ -38,12 +44,45 @@ class RecipeRule(RuleConfig):
             raise ValueError(f"a folder inside this one ({RECIPE} may not write elsewhere; the configuration may)")
         return value
 
+    @field_validator("task", mode="after")
+    @classmethod
+    def _local_task(cls, value: str) -> str:
+        if value in _NOT_HERE:
+            raise ValueError(f"another task ({RECIPE} may not use the network; the configuration may)")
+        return value
+
+    @field_validator("params", mode="after")
+    @classmethod
+    def _no_paths(cls, value: dict[str, Any]) -> dict[str, Any]:
+        _refuse_elsewhere(value)
+        return value
+
+
+def _refuse_elsewhere(value: Any, key: str = "") -> None:
+    """Raise ValueError if *value* names a file elsewhere or a task that goes out: others may read the results."""
+    if isinstance(value, Mapping):
+        for name, one in value.items():
+            _refuse_elsewhere(one, str(name))
+    elif isinstance(value, (list, tuple)):
+        for one in value:
+            _refuse_elsewhere(one, key)
+    elif isinstance(value, str) and key not in _TEXTS and value.startswith(("/", "~")):
+        raise ValueError(f"no path in {key!r} ({RECIPE} may not read elsewhere; the configuration may)")
+    elif key == "task" and value in _NOT_HERE:
+        raise ValueError(f"no step {value!r} ({RECIPE} may not use the network; the configuration may)")
+
 
 class Recipe(Frozen):
     """A whole ``.mlxd.toml``."""
 
     rules: tuple[RecipeRule, ...] = Field(min_length=1)
     subfolders: Subfolders = Field(default_factory=dict)
+
+    @field_validator("subfolders", mode="after")
+    @classmethod
+    def _no_paths(cls, value: Subfolders) -> Subfolders:
+        _refuse_elsewhere(value)
+        return value
 
     @model_validator(mode="before")
     @classmethod

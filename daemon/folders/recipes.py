@@ -13,8 +13,9 @@ from typing import Any, NamedTuple
 
 from daemon.config.folders import RECIPE, FolderConfig, RuleConfig
 from daemon.folders.identity import Facts, is_dataless
+from daemon.folders.patterns import matches
 from daemon.folders.recipe import OwnRecipe, folder_recipe, recipe_status
-from daemon.folders.rules import Placed, matches, output_folders, rules_of
+from daemon.folders.rules import Placed, output_folders, rules_of
 from jobs.errors import ConfigError
 
 

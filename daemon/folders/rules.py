@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-import fnmatch
 import hashlib
 import json
-import re
 import time
-import unicodedata
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from functools import lru_cache
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Final
 
 from pydantic import Field
 
 from daemon.config.folders import FolderConfig, RuleConfig
+from daemon.folders.patterns import comparable, pattern
 from jobs.model import NewJob, Placement, Source
 from jobs.names import safe_name
 
@@ -66,13 +63,13 @@ def choose(
 
     With its *size* in bytes and its *age* in seconds the rules' limits count too.
     """
-    name = _comparable(relative)
+    name = comparable(relative)
     return next((rule for rule in rules if _takes(rule, name) and _limit(rule, size, age) is None), None)
 
 
 def patience(rules: Iterable[RuleConfig], relative: str, *, size: int, age: float) -> float | None:
     """Return the seconds after which a file that no rule takes is old enough for one, None if it never will be."""
-    name = _comparable(relative)
+    name = comparable(relative)
     waits = [
         rule.min_age - age
         for rule in rules
@@ -86,8 +83,8 @@ def patience(rules: Iterable[RuleConfig], relative: str, *, size: int, age: floa
 
 def why_not(rule: RuleConfig, relative: str, *, size: int, age: float) -> str | None:
     """Return why *rule* leaves a file alone, in a few words; None if it takes it."""
-    name = _comparable(relative)
-    if rule.exclude and _pattern(rule.exclude).fullmatch(name):
+    name = comparable(relative)
+    if rule.exclude and pattern(rule.exclude).fullmatch(name):
         return "excluded by its name"
     if not _takes(rule, name):
         return f"the name does not match {', '.join(patterns_of(rule))}"
@@ -203,22 +200,9 @@ def fingerprint(rule: RuleConfig, takes: Takes = anything) -> str:
     return hashlib.sha256(what.encode()).hexdigest()[:16]
 
 
-def matches(patterns: Sequence[str], relative: str) -> bool:
-    """Tell whether one of *patterns* is for *relative*."""
-    return bool(_pattern(tuple(patterns)).fullmatch(_comparable(relative)))
-
-
-def inside(pattern: str, folder: str) -> str:
-    """Return *pattern*, written in the sub-folder *folder*, as the same pattern written in the watched folder."""
-    if not folder or "/" not in pattern:
-        return pattern
-    literal = "".join(f"[{char}]" if char in "*?[" else char for char in folder)
-    return f"{literal}/{pattern.lstrip('/')}"
-
-
 def _takes(rule: RuleConfig, name: str) -> bool:
-    return bool(_pattern(patterns_of(rule)).fullmatch(name)) and not (
-        rule.exclude and _pattern(rule.exclude).fullmatch(name)
+    return bool(pattern(patterns_of(rule)).fullmatch(name)) and not (
+        rule.exclude and pattern(rule.exclude).fullmatch(name)
     )
 
 
@@ -235,36 +219,3 @@ def _limit(rule: RuleConfig, size: int | None, age: float | None) -> str | None:
         if rule.max_age is not None and age > rule.max_age:
             return f"too old (changed {age:.0f} s ago, max_age is {rule.max_age:.0f} s)"
     return None
-
-
-@lru_cache(maxsize=1024)
-def _pattern(globs: tuple[str, ...]) -> re.Pattern[str]:
-    """Return one pattern for all *globs*: ten thousand names are matched at every rescan."""
-    return re.compile("|".join(_translate(_comparable(glob)) for glob in globs), re.DOTALL)
-
-
-def _translate(glob: str) -> str:
-    """Return *glob* as a regular expression for relative paths; without a slash it is for the name at any depth."""
-    if "/" not in glob:
-        return f"(?:.*/)?{_segment(glob)}"
-    parts = PurePosixPath(glob.lstrip("/")).parts
-    text = "".join("(?:[^/]+/)*" if part == "**" else f"{_segment(part)}/" for part in parts[:-1])
-    return text + (".*" if parts[-1] == "**" else _segment(parts[-1]))
-
-
-def _segment(glob: str) -> str:
-    """Translate what stands between two slashes; ``fnmatch`` knows ``[...]``, but lets ``*`` and ``?`` pass slashes."""
-    pieces = re.split(r"([*?]|\[[^\]]+\])", glob)
-    return "".join({"*": "[^/]*", "?": "[^/]"}.get(piece) or _literal(piece) for piece in pieces)
-
-
-def _literal(piece: str) -> str:
-    if piece.startswith("[") and piece.endswith("]"):
-        # (?s:X)\Z in every supported version: only X is wanted.
-        return fnmatch.translate(piece)[4:-3]
-    return re.escape(piece)
-
-
-def _comparable(name: str) -> str:
-    """Return *name* as it is compared: composed, without regard to case, as on a Mac's disk."""
-    return name.lower() if name.isascii() else unicodedata.normalize("NFC", name).casefold()

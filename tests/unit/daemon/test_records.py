@@ -12,7 +12,7 @@ from fakes_records import Office, answer
 
 from daemon.config.model import OutputsConfig
 from jobs import provenance
-from jobs.errors import InvalidInput
+from jobs.errors import InvalidInput, LedgerUnavailable
 from jobs.model import Job, NewJob, Placement, Source, State
 
 
@@ -227,3 +227,45 @@ def test_an_output_moved_together_with_its_sidecar_is_known(office: Office, inbo
     assert provenance.find(there / "q.out.txt")[2].sha256 == job.outputs[0].sha256
     assert provenance.is_own_output(there / "q.out.txt")
     assert not provenance.is_own_output(there / "q.txt")
+
+
+def test_an_attempt_that_died_before_its_end_leaves_one_sidecar(office: Office, inbox: Path) -> None:
+    """The success could not be written down: the next attempt replaces output and sidecar and numbers neither."""
+    finish, office.ledger.finish = office.ledger.finish, failing  # type: ignore[method-assign]
+    job = office.do(watched(inbox / "q.txt"))
+    assert job.state is State.RUNNING
+    assert names(inbox) == ["q.out.txt", "q.out.txt.mlxd.json", "q.txt"]
+    office.ledger.finish = finish  # type: ignore[method-assign]
+    office.ledger.recover("another")
+    office.executor.execute(job.id)
+    done = office.ledger.get(job.id)
+    assert (done.state, done.outputs[0].path.read_text()) == (State.SUCCEEDED, "two\n")
+    assert names(inbox) == ["q.out.txt", "q.out.txt.mlxd.json", "q.txt"]
+    assert sidecar(done).outputs[0].sha256 == done.outputs[0].sha256
+
+
+def failing(*_: object, **__: object) -> Job:
+    raise LedgerUnavailable("the disk is full")
+
+
+def test_a_sidecar_stands_for_its_file(office: Office, inbox: Path) -> None:
+    """Naming the sidecar is naming the file that it tells of."""
+    job = office.do(watched(inbox / "q.txt"))
+    path = provenance.sidecar_of(job.outputs[0].path)
+    assert provenance.find(path) == provenance.find(job.outputs[0].path)
+
+
+def test_a_transcript_keeps_its_suffixes_under_another_stem(office: Office, inbox: Path) -> None:
+    """Every format comes with the copy, named after it, and a memo's steps do too."""
+    heard = {"text": " Call Anna.", "segments": [{"start": 0.0, "end": 1.0, "text": " Call Anna."}], "duration": 1.0}
+    office.models.outcomes = [heard]
+    for name in ("a.wav", "b.wav"):
+        (inbox / name).write_bytes(b"sound")
+        placement = Placement(directory=inbox, stem=name[0], input=inbox / name)
+        params = {"file": str(inbox / name), "formats": ["txt", "srt"]}
+        new = NewJob(task="transcribe", params=params, placement=placement, source=Source(kind="folder"))
+        job = office.do(new)
+    assert len(office.models.requests) == 1
+    assert sorted(output.path.name for output in job.outputs) == ["b.srt", "b.txt"]
+    assert job.result["outputs"] == [str(inbox / "b.txt"), str(inbox / "b.srt")]  # type: ignore[index]
+    assert sidecar(job).usage == {"audio_seconds": 1.0}

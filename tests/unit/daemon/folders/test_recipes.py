@@ -10,8 +10,10 @@ import pytest
 from fakes_folders import Bench
 
 from daemon.config.folders import FolderConfig
+from daemon.folders.recipe import folder_recipe
 from daemon.folders.recipes import Recipes
 from daemon.folders.rules import new_job, params_of
+from jobs.errors import ConfigError
 from jobs.model import After, Lane, NewJob
 
 
@@ -163,3 +165,27 @@ def test_a_new_sub_folder_brings_its_recipe_along(tmp_path: Path, recursive: boo
     (tmp_path / "new" / "a.bin").write_text("x")
     bench.patrol.hint("new/a.bin", bench.clock.now)
     assert bench.turn(1) == (["a.bin"] if recursive else [])
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        'task = "generate"\nparams = { json_schema = "/etc/passwd" }',
+        'task = "batch"\nparams = { folder = "~/Documents" }',
+        'task = "pipeline"\nparams = { steps = [{ task = "generate", params = { file = "/home/ada/x" } }] }',
+        'task = "pipeline"\nparams = { steps = [{ task = "deliver", params = {} }] }',
+        'task = "pull"\nparams = { model = "org/name" }',
+        '[subfolders]\nde = { model = "/tmp/model" }',
+    ],
+)
+def test_a_recipe_reaches_nothing_elsewhere(tmp_path: Path, text: str) -> None:
+    """It may have come with the folder from a stranger, and results may lie where strangers read."""
+    (tmp_path / ".mlxd.toml").write_text(text)
+    with pytest.raises(ConfigError, match="the configuration may"):
+        folder_recipe(tmp_path)
+
+
+def test_a_recipe_may_say_any_text(tmp_path: Path) -> None:
+    """What is for the model may begin with a slash."""
+    (tmp_path / ".mlxd.toml").write_text('task = "generate"\nparams = { system = "/no_think", file = "{file}" }')
+    assert folder_recipe(tmp_path) is not None

@@ -196,3 +196,13 @@ def test_pauses_outlive_the_daemon(tmp_path: Path) -> None:
     Journal(ledger).resume(tmp_path)
     assert Journal(ledger).paused() == {}
     ledger.close()
+
+
+def test_an_unchanged_input_is_not_read_again_to_be_put_away(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What was taken and still is the same has its hash in the ledger already; a film is not read twice for it."""
+    job = house.take()
+    monkeypatch.setattr("daemon.aftermath.content_digest", lambda *_: pytest.fail("read again"))
+    house.run(job, "a.txt")
+    assert house.files == (["a.txt", "done/a.wav"] if house.rule.after == "done" else ["a.txt"])
+    house.revert(job.id)
+    assert house.files == ["a.wav"]

@@ -105,3 +105,17 @@ def test_waking_looks_around_on_a_thread_of_its_own(calendar: Calendar) -> None:
     assert done.wait(DEADLINE_S)
     assert len(looked) == 1
     assert looked[0] is not threading.current_thread()
+
+
+def test_a_reload_counts_at_once(calendar: Calendar) -> None:
+    """The configuration's new schedules are kept, and the thread is told."""
+    calendar.keeper.reconfigure([a_schedule(name="new")])
+    assert calendar.keeper._woken
+    assert [one.name for one in calendar.desk.all()] == ["new"]
+
+
+def test_a_ledger_that_cannot_be_read(calendar: Calendar) -> None:
+    """The keeper tries again soon instead of ending."""
+    calendar.desk.add(a_schedule())
+    calendar.bench.ledger.close()
+    assert 0 < calendar.keeper.turn() <= 5
