@@ -92,7 +92,7 @@ class Watcher:
 
     def pause(self, folder: Path, *, paused: bool) -> None:
         """Take nothing of the watched *folder* from now on, or go on; who calls this remembers it."""
-        self._ask(lambda: self._patrols[folder].pause(paused=paused) if folder in self._patrols else None)
+        self._ask(lambda: self._set_paused(folder, paused=paused))
 
     def status(self) -> list[FolderStatus]:
         """Return how each folder did when the thread last looked."""
@@ -198,6 +198,11 @@ class Watcher:
             path: kept.get(path) or self._patrol(folder, paused=path in paused) for path, folder in wanted.items()
         }
         self._publish()
+
+    def _set_paused(self, folder: Path, *, paused: bool) -> None:
+        if patrol := self._patrols.get(folder):
+            patrol.pause(paused=paused)
+            self._publish()  # whoever asked looks at the status next
 
     def _publish(self) -> None:
         self._snapshot = [patrol.status() for patrol in self._patrols.values()]
