@@ -64,10 +64,13 @@ class SpawnedDaemon:
         (self.home / "plugins").mkdir(mode=0o700)
         (self.home / "plugins" / "noop.py").write_text(PLUGIN)
         self.process: subprocess.Popen[bytes] | None = None
+        #: Whether coverage, if it runs, follows into the daemon: it costs memory and time, which some tests measure.
+        self.traced = True
 
     @property
     def environ(self) -> dict[str, str]:
-        return {**os.environ, "MLXD_HOME": str(self.home), "MLX_DISABLE_COMPILE": "1"}
+        around = os.environ if self.traced else {key: os.environ[key] for key in os.environ if "COVERAGE" not in key}
+        return {**around, "MLXD_HOME": str(self.home), "MLX_DISABLE_COMPILE": "1"}
 
     @property
     def client(self) -> Client:

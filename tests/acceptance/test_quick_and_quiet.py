@@ -22,6 +22,7 @@ def voluntary_switches(pid: int) -> int:
 
 def test_idle_is_small_and_still(daemon: SpawnedDaemon) -> None:
     """With no model loaded the daemon takes at most 80 MB and wakes less than twice a second."""
+    daemon.traced = False
     daemon.start()
     daemon.ok("submit", "noop", "--wait")
     window = 4.0
@@ -35,6 +36,7 @@ def test_idle_is_small_and_still(daemon: SpawnedDaemon) -> None:
 
 def test_jobs_start_at_once(daemon: SpawnedDaemon) -> None:
     """From acceptance to start an idle daemon takes less than 20 ms, nine times in ten even on a busy machine."""
+    daemon.traced = False
     daemon.start()
     waits = []
     for _ in range(100):
