@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Final
@@ -29,17 +29,13 @@ from daemon.folders.preview import Asking
 from daemon.folders.reverting import Reverting
 from daemon.folders.trash import Trash
 from daemon.folders.watcher import Watcher
-from daemon.models.engine import Engine
-from daemon.models.launch import Launch, PluginPlace
-from daemon.models.leases import EngineLike
-from daemon.models.references import ModelResolver, ResolvedModel
 from daemon.models.scheduler import ModelScheduler
+from daemon.models.setup import plugin_place, resolver, scheduler, scheduler_settings
 from daemon.paths import Home
 from daemon.records import Records
 from daemon.schedules.department import Schedules, schedules
 from daemon.service import Service
 from daemon.views import ReloadReport, public_job
-from jobs.errors import MlxdError
 from jobs.journal import Journal
 from jobs.ledger import Ledger, utcnow
 from jobs.model import Job, NewJob
@@ -73,12 +69,11 @@ class Parts:
     watcher: Watcher
     schedules: Schedules
     server: SocketServer
-    _model_settings: Callable[[Config], dict[str, Any]]
 
     def reconfigure(self, old: Config, new: Config) -> ReloadReport:
         """Use what can be used of *new* at once; say what changed and what needs a restart."""
         self.plugins.reload()
-        self.models.reconfigure(**self._model_settings(new))
+        self.models.reconfigure(**scheduler_settings(new))
         return report(old, new)
 
     def close(self) -> None:
@@ -113,13 +108,83 @@ def build(
     """
     # First, because it is what fails most often, and before anything that would have to be undone.
     listener = listen(home.socket, supervised=supervised)
-    hub = Hub()
-    ledger = Ledger(home.ledger)
-    place = _plugin_place(home, config())
+    ground = _ground(home, config)
+    # The service and the executor know each other: jobs that end may wake jobs that wait.
+    later = _Later(ground.ledger, ground.hub)
+    work = _work(ground, later, owner=owner)
+    later.dispatcher = work.dispatcher
+    later.service = Service(
+        home=home,
+        config=config,
+        ledger=ground.ledger,
+        hub=ground.hub,
+        plugins=ground.plugins,
+        models=ground.models,
+        executor=work.executor,
+        dispatcher=work.dispatcher,
+        reload=reload,
+        shutdown=shutdown,
+        lanes=ground.gate,
+    )
+    watcher = _folders(ground, later.service)
+    later.schedules = schedules(
+        ground.ledger,
+        later.service,
+        results=home.results,
+        limit=lambda: config().queue.limit,
+        stop=work.executor.cancel,
+        on_wake=(work.dispatcher.wake, watcher.rescan, ground.gate.nudge),
+        clock=utcnow,
+    )
+    later.service.keep(later.schedules.desk)
+    return Parts(
+        owner=owner,
+        hub=ground.hub,
+        ledger=ground.ledger,
+        plugins=ground.plugins,
+        models=ground.models,
+        executor=work.executor,
+        queue=work.queue,
+        dispatcher=work.dispatcher,
+        aftermath=work.aftermath,
+        notifier=work.notifier,
+        gate=ground.gate,
+        awake=work.awake,
+        service=later.service,
+        watcher=watcher,
+        schedules=later.schedules,
+        server=SocketServer(create_app(later.service), listener, before_stop=ground.hub.close),
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Ground:
+    """What everything else stands on."""
+
+    home: Home
+    config: Settings
+    hub: Hub
+    ledger: Ledger
+    plugins: PluginManager
+    models: ModelScheduler
+    journal: Journal
+    trash: Trash
+    gate: Gate
+    world: World
+
+
+def _ground(home: Home, config: Settings) -> _Ground:
+    hub, ledger = Hub(), Ledger(home.ledger)
+    place = plugin_place(home, config())
     plugins = PluginManager(files=place.files, entry_points=place.entry_points, disabled=place.disabled)
     plugins.load()
-    models = ModelScheduler(
-        runtimes=lambda: plugins.runtimes, spawn=partial(_engine, home, config, place), **_model_settings(config())
+    models = scheduler(home, config, plugins)
+    gate = Gate(
+        lanes=lambda: config().lanes,
+        ledger=ledger,
+        readings=Readings(platform_reader()),
+        clock=utcnow,
+        held_back=lambda job: hub.publish(job.id, STATE, public_job(job)),
     )
     world = World(
         ledger=ledger,
@@ -131,101 +196,93 @@ def build(
         settings=partial(_task_settings, config, plugins),
         results=home.results,
     )
-    # The service and the executor know each other: jobs that end may wake jobs that wait.
-    later = _Later(ledger, hub)
-    notifier = notify.Notifier(config=config, add=later.add)
-    journal, trash = Journal(ledger), make_trash(home)
-    aftermath = Aftermath(plugins=plugins, unblock=later.unblock, notify=notifier, journal=journal, trash=trash)
-    gate = Gate(
-        lanes=lambda: config().lanes,
+    return _Ground(
+        home=home,
+        config=config,
+        hub=hub,
         ledger=ledger,
-        readings=Readings(platform_reader()),
-        clock=utcnow,
-        held_back=lambda job: hub.publish(job.id, STATE, public_job(job)),
+        plugins=plugins,
+        models=models,
+        journal=Journal(ledger),
+        trash=make_trash(home),
+        gate=gate,
+        world=world,
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Work:
+    """What runs jobs."""
+
+    notifier: notify.Notifier
+    aftermath: Aftermath
+    awake: Awake
+    executor: Executor
+    queue: JobQueue
+    dispatcher: Dispatcher
+
+
+def _work(ground: _Ground, later: _Later, *, owner: str) -> _Work:
+    config = ground.config
+    notifier = notify.Notifier(config=config, add=later.add)
+    aftermath = Aftermath(
+        plugins=ground.plugins, unblock=later.unblock, notify=notifier, journal=ground.journal, trash=ground.trash
     )
     awake = Awake(lambda job: (lane := config().lanes.get(job.lane)) is not None and lane.keep_awake)
     executor = Executor(
-        world=world,
+        world=ground.world,
         owner=owner,
         clock=utcnow,
         ended=later.ended(aftermath),
         again=later.again,
         policy=Policy(max_crashes=config().runner.max_crashes),
-        gate=gate,
+        gate=ground.gate,
         during=awake.during,
-        records=Records(
-            ledger=ledger,
-            settings=lambda: config().outputs,
-            defaults=world.defaults,
-            resolver=lambda: _resolver(config()),
-            task=plugins.task,
-            clock=utcnow,
-        ),
+        records=_records(ground),
     )
-    queue = JobQueue(home.queue, executor.execute, workers=config().queue.workers)
-    later.dispatcher = Dispatcher(
-        ledger=ledger,
+    queue = JobQueue(ground.home.queue, executor.execute, workers=config().queue.workers)
+    dispatcher = Dispatcher(
+        ledger=ground.ledger,
         queue=queue,
         executor=executor,
         clock=utcnow,
         arrivals=later.unblock_arrived,
-        held=gate.held,
+        held=ground.gate.held,
     )
-    later.service = Service(
-        home=home,
-        config=config,
-        ledger=ledger,
-        hub=hub,
-        plugins=plugins,
-        models=models,
-        executor=executor,
-        dispatcher=later.dispatcher,
-        reload=reload,
-        shutdown=shutdown,
-        lanes=gate,
+    return _Work(
+        notifier=notifier, aftermath=aftermath, awake=awake, executor=executor, queue=queue, dispatcher=dispatcher
     )
-    intake = Intake(submit=later.service.submit, ledger=ledger, takes=plugins.takes, defaults=world.defaults)
+
+
+def _records(ground: _Ground) -> Records:
+    config = ground.config
+    return Records(
+        ledger=ground.ledger,
+        settings=lambda: config().outputs,
+        defaults=ground.world.defaults,
+        resolver=lambda: resolver(config()),
+        task=ground.plugins.task,
+        clock=utcnow,
+    )
+
+
+def _folders(ground: _Ground, service: Service) -> Watcher:
+    """Return the watcher, known to the service together with the desk for what people ask about folders."""
+    config, ledger, journal = ground.config, ground.ledger, ground.journal
+    intake = Intake(submit=service.submit, ledger=ledger, takes=ground.plugins.takes, defaults=ground.world.defaults)
     watcher = Watcher(intake=intake, rescan_seconds=config().watch.rescan_seconds, paused=journal.paused)
-    later.service.watch(watcher)
-    later.service.keep_folders(
+    service.watch(watcher)
+    service.keep_folders(
         FolderDesk(
             folders=lambda: config().folders,
             watcher=watcher,
             journal=journal,
-            revert=Reverting(ledger=ledger, journal=journal, trash=trash, clock=utcnow),
-            asking=_asking(config, ledger, journal, plugins, intake),
+            revert=Reverting(ledger=ledger, journal=journal, trash=ground.trash, clock=utcnow),
+            asking=_asking(config, ledger, journal, ground.plugins, intake),
             clock=utcnow,
         )
     )
-    later.schedules = schedules(
-        ledger,
-        later.service,
-        results=home.results,
-        limit=lambda: config().queue.limit,
-        stop=executor.cancel,
-        on_wake=(later.dispatcher.wake, watcher.rescan, gate.nudge),
-        clock=utcnow,
-    )
-    later.service.keep(later.schedules.desk)
-    return Parts(
-        owner=owner,
-        hub=hub,
-        ledger=ledger,
-        plugins=plugins,
-        models=models,
-        executor=executor,
-        queue=queue,
-        dispatcher=later.dispatcher,
-        aftermath=aftermath,
-        notifier=notifier,
-        gate=gate,
-        awake=awake,
-        service=later.service,
-        watcher=watcher,
-        schedules=later.schedules,
-        server=SocketServer(create_app(later.service), listener, before_stop=hub.close),
-        _model_settings=_model_settings,
-    )
+    return watcher
 
 
 class _Later:
@@ -275,24 +332,6 @@ def _task_settings(config: Settings, plugins: PluginManager, task: str) -> Mappi
     return config().plugins.settings.get(plugins.owner(task), {})
 
 
-def _plugin_place(home: Home, config: Config) -> PluginPlace:
-    return PluginPlace(files=home.plugins, entry_points=config.plugins.entry_points, disabled=config.plugins.disabled)
-
-
-def _model_settings(config: Config) -> dict[str, Any]:
-    """Return what the model scheduler takes from the configuration, at the start and at a reload."""
-    resolve = _resolver(config)
-    return {
-        "resolve": resolve,
-        "budget": config.memory.budget_bytes(),
-        "configured": partial(_configured, config, resolve),
-    }
-
-
-def _resolver(config: Config) -> ModelResolver:
-    return ModelResolver(aliases=config.models, defaults=config.defaults.refs(), keep_alive=config.defaults.keep_alive)
-
-
 def make_trash(home: Home, environ: Mapping[str, str] = os.environ) -> Trash:
     """Return where deleted files go: with ``MLXD_HOME`` everything stays in that folder, the trash too."""
     trash = Trash(home.cache / "trash", system=not environ.get("MLXD_HOME"), environ=environ)
@@ -320,49 +359,5 @@ def _asking(config: Settings, ledger: Ledger, journal: Journal, plugins: PluginM
 
 def _estimate(config: Config, plugins: PluginManager, ref: str | None, runtime: str) -> tuple[str, int]:
     """Return what the model *ref* (None: the default) is called, and the memory it will need, bytes."""
-    model = _resolver(config)(ref, runtime)
+    model = resolver(config)(ref, runtime)
     return model.ref, plugins.runtimes[model.runtime].estimate(model.path, model.options).total
-
-
-def _configured(config: Config, resolve: ModelResolver) -> Iterable[ResolvedModel]:
-    """Return the models of the configuration that are on this machine."""
-    wanted: Mapping[str, str] = {
-        **{ref: runtime for runtime, ref in config.defaults.refs().items()},
-        **{alias: model.runtime or "lm" for alias, model in config.models.items()},
-    }
-    for ref, runtime in wanted.items():
-        try:
-            yield resolve(ref, runtime)
-        except MlxdError:  # not here (yet): `mlxd doctor` says so, and so does whoever asks for it
-            continue
-
-
-def _engine(
-    home: Home,
-    config: Settings,
-    place: PluginPlace,
-    model: ResolvedModel,
-    *,
-    on_exit: Callable[[], None],
-    on_memory: Callable[[int], None],
-) -> EngineLike:
-    """Make the handle on a runner for *model*."""
-    settings = config().runner
-    launch = Launch(
-        runtime=model.runtime,
-        model=model.path,
-        options=model.options,
-        label=model.ref,
-        plugins=place,
-        start_timeout_s=settings.start_timeout_s,
-        silence_timeout_s=settings.silence_timeout_s,
-        log=home.logs / f"runner-{_file_name(model.ref)}.log",
-        env=settings.env,
-        memory_limit=config().memory.budget_bytes(),
-    )
-    return Engine(launch, on_exit=lambda _: on_exit(), on_memory=on_memory)
-
-
-def _file_name(ref: str) -> str:
-    """Return *ref* as part of a file name."""
-    return "".join(character if character.isalnum() or character in "._-" else "-" for character in ref)[-80:]

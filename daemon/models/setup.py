@@ -1,0 +1,87 @@
+"""What the model scheduler is made of: references, limits and runners as the configuration has them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from functools import partial
+from typing import Any
+
+from daemon.config.model import Config
+from daemon.models.engine import Engine
+from daemon.models.launch import Launch, PluginPlace
+from daemon.models.leases import EngineLike
+from daemon.models.references import ModelResolver, ResolvedModel
+from daemon.models.scheduler import ModelScheduler
+from daemon.paths import Home
+from jobs.errors import MlxdError
+from plugins.manager import PluginManager
+
+
+def scheduler(home: Home, config: Callable[[], Config], plugins: PluginManager) -> ModelScheduler:
+    """Return the scheduler that keeps the models of *config* resident; its runners load the same plugins."""
+    spawn = partial(_engine, home, config, plugin_place(home, config()))
+    return ModelScheduler(runtimes=lambda: plugins.runtimes, spawn=spawn, **scheduler_settings(config()))
+
+
+def plugin_place(home: Home, config: Config) -> PluginPlace:
+    """Return where the daemon and its runners find plugins."""
+    return PluginPlace(files=home.plugins, entry_points=config.plugins.entry_points, disabled=config.plugins.disabled)
+
+
+def scheduler_settings(config: Config) -> dict[str, Any]:
+    """Return what the model scheduler takes from the configuration, at the start and at a reload."""
+    resolve = resolver(config)
+    return {
+        "resolve": resolve,
+        "budget": config.memory.budget_bytes(),
+        "configured": partial(_configured, config, resolve),
+    }
+
+
+def resolver(config: Config) -> ModelResolver:
+    """Return what turns references into models under *config*."""
+    return ModelResolver(aliases=config.models, defaults=config.defaults.refs(), keep_alive=config.defaults.keep_alive)
+
+
+def _configured(config: Config, resolve: ModelResolver) -> Iterable[ResolvedModel]:
+    """Return the models of the configuration that are on this machine."""
+    wanted: Mapping[str, str] = {
+        **{ref: runtime for runtime, ref in config.defaults.refs().items()},
+        **{alias: model.runtime or "lm" for alias, model in config.models.items()},
+    }
+    for ref, runtime in wanted.items():
+        try:
+            yield resolve(ref, runtime)
+        except MlxdError:  # not here (yet): `mlxd doctor` says so, and so does whoever asks for it
+            continue
+
+
+def _engine(
+    home: Home,
+    config: Callable[[], Config],
+    place: PluginPlace,
+    model: ResolvedModel,
+    *,
+    on_exit: Callable[[], None],
+    on_memory: Callable[[int], None],
+) -> EngineLike:
+    """Make the handle on a runner for *model*."""
+    settings = config().runner
+    launch = Launch(
+        runtime=model.runtime,
+        model=model.path,
+        options=model.options,
+        label=model.ref,
+        plugins=place,
+        start_timeout_s=settings.start_timeout_s,
+        silence_timeout_s=settings.silence_timeout_s,
+        log=home.logs / f"runner-{_file_name(model.ref)}.log",
+        env=settings.env,
+        memory_limit=config().memory.budget_bytes(),
+    )
+    return Engine(launch, on_exit=lambda _: on_exit(), on_memory=on_memory)
+
+
+def _file_name(ref: str) -> str:
+    """Return *ref* as part of a file name."""
+    return "".join(character if character.isalnum() or character in "._-" else "-" for character in ref)[-80:]
