@@ -1,0 +1,73 @@
+"""The campaign's table, for a terminal and for Markdown, and its JSON."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from torture.row import Outcome, Row, percentile
+
+COLUMNS = ("fault", "tries", "acknowledged", "lost", "doubled", "recovery p99 / worst", "control caught", "verdict")
+
+
+def record(row: Row, outcome: Outcome, *, seconds: float, seed: int) -> dict[str, Any]:
+    """Return everything about one row as JSON."""
+    worst = max(outcome.recoveries, default=math.nan)
+    p99 = percentile(outcome.recoveries, 0.99)
+    return {
+        "number": row.number,
+        "row": row.name,
+        "fault": row.fault,
+        "promise": row.promise,
+        "passed": outcome.passed,
+        "tries": outcome.tries,
+        "acknowledged": outcome.acknowledged,
+        "lost": outcome.lost,
+        "doubled": outcome.doubled,
+        "recovery_p99_s": None if math.isnan(p99) else round(p99, 3),
+        "recovery_worst_s": None if math.isnan(worst) else round(worst, 3),
+        "broken": list(outcome.broken),
+        "controls": [
+            {"name": control.name, "caught": control.caught, "evidence": control.evidence}
+            for control in outcome.controls
+        ],
+        "measured": dict(outcome.measured),
+        "notes": list(outcome.notes),
+        "seconds": round(seconds, 1),
+        "seed": seed,
+    }
+
+
+def cells(found: Mapping[str, Any]) -> tuple[str, ...]:
+    """Return one row's cells, in the order of `COLUMNS`."""
+    p99, worst = found["recovery_p99_s"], found["recovery_worst_s"]
+    caught = [control["caught"] for control in found["controls"]]
+    return (
+        found["fault"],
+        f"{found['tries']:,}",
+        f"{found['acknowledged']:,}",
+        str(found["lost"]),
+        str(found["doubled"]),
+        "" if worst is None else f"{p99:.2f} / {worst:.2f} s",
+        f"{sum(caught)} of {len(caught)}",
+        "held" if found["passed"] else "BROKEN",
+    )
+
+
+def markdown(records: Sequence[Mapping[str, Any]]) -> str:
+    """Return the table in Markdown, in the order of the rows' numbers."""
+    lines = [COLUMNS, tuple("---" for _ in COLUMNS), *map(cells, sorted(records, key=lambda one: one["number"]))]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+
+
+def details(found: Mapping[str, Any]) -> str:
+    """Return what a terminal says below the table about one row: its figures, controls, notes and breaches."""
+    lines = [f"{found['row']}: {found['promise']} ({found['seconds']:.0f} s, seed {found['seed']})"]
+    lines += [f"  {name} = {value}" for name, value in found["measured"].items()]
+    for control in found["controls"]:
+        verdict = "caught" if control["caught"] else "NOT CAUGHT"
+        lines.append(f"  control, {control['name']}: {verdict}; {control['evidence']}")
+    lines += [f"  note: {note}" for note in found["notes"]]
+    lines += [f"  BROKEN: {sentence}" for sentence in found["broken"][:20]]
+    return "\n".join(lines)
