@@ -82,7 +82,7 @@ LONGEST = 255
 
 def hostile_names(count: int, *, seed: int = 1) -> list[str]:
     """Return *count* different names that a file may have on a Mac or on Linux."""
-    rng = random.Random(seed)  # noqa: S311 - repeatable, not secret
+    rng = random.Random(seed)
     found: dict[str, None] = dict.fromkeys(
         ["-", "--", "-rf", "--model=x", "a b.m4a", " ", "\n", "'", "~", "$(touch hit)"]
     )

@@ -107,7 +107,7 @@ class Tree:
 
     def drop(self, count: int, *, first: int = 0) -> list[Dropped]:
         """Put *count* files of all kinds there, numbered from *first*, every one with a content of its own."""
-        choice = random.Random(first)  # noqa: S311 - the same files each time
+        choice = random.Random(first)
         return [self._drop(number, choice) for number in range(first, first + count)]
 
     def _drop(self, number: int, choice: random.Random) -> Dropped:

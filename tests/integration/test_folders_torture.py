@@ -23,7 +23,7 @@ class Chaos:
 
     def __init__(self, root: Path, seed: int) -> None:
         self.root = root
-        self.random = random.Random(seed)  # noqa: S311 - the same chaos each time
+        self.random = random.Random(seed)
         self.number = 0
 
     def change(self) -> None:

@@ -46,7 +46,7 @@ while True:
 
 def _live_and_die(path: Path, seed: int) -> list[list[str]]:
     """Run the child until a seeded number of acknowledgements, kill it there and then, return all it said."""
-    rng = random.Random(seed)  # noqa: S311 - repeatable, not secret
+    rng = random.Random(seed)
     command = [sys.executable, "-c", CHILD, str(path), str(seed)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as child:
         assert child.stdout is not None

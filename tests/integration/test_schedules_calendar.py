@@ -469,7 +469,7 @@ def test_kill_within_the_transaction(tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_kill_anywhere(tmp_path: Path) -> None:
     """Killed again and again at any instant: with catch-up of all, each time became exactly one job."""
-    rng = random.Random(7)  # noqa: S311 - repeatable, not secret
+    rng = random.Random(7)
     calendar = Calendar(tmp_path, START)
     calendar.desk.add(a_schedule(cron="* * * * *", catch_up="all", limit=1000))
     calendar.switch_off()

@@ -27,7 +27,7 @@ def fixed(action: Action) -> list[bytes]:
 @pytest.mark.parametrize("shell", shells())
 def test_two_thousand_hostile_names_arrive_byte_for_byte(shell: str, tmp_path: Path) -> None:
     """Under env -i every name is exactly one argument, in order, and none of them is run or taken for an option."""
-    recorder, names, rng = Recorder(tmp_path), hostile_names(2000), random.Random(2)  # noqa: S311 - repeatable
+    recorder, names, rng = Recorder(tmp_path), hostile_names(2000), random.Random(2)
     script = command(FILES, recorder.launcher)
     while names:
         some, names = names[: (size := rng.randint(1, 60))], names[size:]
