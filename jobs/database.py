@@ -16,6 +16,7 @@ from sqlalchemy.pool import QueuePool
 
 from jobs import schema
 from jobs.errors import LedgerUnavailable
+from jobs.failpoints import reach
 
 #: Opens one SQLite connection in autocommit mode.
 Connect = Callable[[Path], sqlite3.Connection]
@@ -97,8 +98,10 @@ class Database:
             self._engine.dispose()
 
     @contextlib.contextmanager
-    def write(self, *, durable: bool = True) -> Iterator[Connection]:
+    def write(self, verb: str, *, durable: bool = True) -> Iterator[Connection]:
         """Run the body as one transaction and commit it, on disk when *durable*; roll back if it raises.
+
+        *verb* names its failpoints: one of `jobs.failpoints.VERBS`.
 
         Raises:
             LedgerUnavailable: it could not be written, and nothing was.
@@ -110,7 +113,9 @@ class Database:
             try:
                 connection.exec_driver_sql("BEGIN IMMEDIATE")
                 yield connection
+                reach(f"ledger.{verb}.commit")
                 connection.commit()
+                reach(f"ledger.{verb}.committed")
             except BaseException as error:
                 self._undo(connection, drop=isinstance(error, DatabaseError) and not isinstance(error, _OURS))
                 raise
@@ -139,7 +144,7 @@ class Database:
             ) from error
 
     def _upgrade(self) -> bool:
-        with self.write() as connection:
+        with self.write("migrate") as connection:
             return schema.upgrade(connection, self._path)
 
     def _open(self) -> sqlite3.Connection:

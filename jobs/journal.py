@@ -35,7 +35,7 @@ class Journal:
 
     def plan(self, job_id: str, source: Path, target: Path, sha256: str, *, now: datetime) -> None:
         """Note that *source* of the job is about to become *target*; the last word about a source counts."""
-        with self._ledger.transaction() as connection:
+        with self._ledger.transaction("plan") as connection:
             seq = find_job(connection, job_id).seq
             values = {"target": target, "sha256": sha256, "moved_at": now}
             statement = upsert(journal).values(seq=seq, source=source, **values)
@@ -60,7 +60,7 @@ class Journal:
 
     def revert(self, job_id: str, *, now: datetime) -> None:
         """Note that the job is being taken back: from now on nothing settles its input again."""
-        with self._ledger.transaction() as connection:
+        with self._ledger.transaction("desk") as connection:
             values = {"seq": find_job(connection, job_id).seq, "reverted_at": now}
             connection.execute(upsert(reverts).values(**values).on_conflict_do_nothing())
 
@@ -73,12 +73,12 @@ class Journal:
 
     def pause(self, folder: Path, *, now: datetime) -> None:
         """Note that nothing of *folder* is to be taken until `resume`."""
-        with self._ledger.transaction() as connection:
+        with self._ledger.transaction("desk") as connection:
             connection.execute(upsert(pauses).values(folder=folder, since=now).on_conflict_do_nothing())
 
     def resume(self, folder: Path) -> None:
         """Forget that *folder* was paused."""
-        with self._ledger.transaction() as connection:
+        with self._ledger.transaction("desk") as connection:
             connection.execute(delete(pauses).where(pauses.c.folder == folder))
 
     def paused(self) -> dict[Path, datetime]:

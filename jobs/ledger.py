@@ -82,7 +82,7 @@ class Ledger:
             LedgerUnavailable: it was not accepted.
 
         """
-        with self._db.write() as connection:
+        with self._db.write("add") as connection:
             if (old := repeated_job(connection, new, seen)) is not None:
                 return old, False
             admit(connection, limit)
@@ -100,9 +100,12 @@ class Ledger:
         """Return the time by the ledger's clock."""
         return self._clock()
 
-    def transaction(self) -> AbstractContextManager[Connection]:
-        """Return one durable transaction, for what else lives in this file and must happen together with jobs."""
-        return self._db.write()
+    def transaction(self, verb: str) -> AbstractContextManager[Connection]:
+        """Return one durable transaction, for what else lives in this file and must happen together with jobs.
+
+        *verb* is one of `jobs.failpoints.VERBS`.
+        """
+        return self._db.write(verb)
 
     def reading(self) -> AbstractContextManager[Connection]:
         """Return a connection for one SELECT."""
@@ -115,7 +118,7 @@ class Ledger:
 
     def remember(self, folder: Path, key: str, job_id: str) -> None:
         """Note that the watched file *key* of *folder* has become *job_id*; the last word counts."""
-        with self._db.write() as connection:
+        with self._db.write("remember") as connection:
             remember(connection, (folder, key), find_job(connection, job_id).id)
 
     # Looking.
@@ -195,7 +198,7 @@ class Ledger:
             .values(started_at=now, not_before=None, error=None)
             .returning(jobs.c.seq)
         )
-        with self._db.write() as connection:
+        with self._db.write("claim") as connection:
             seq = connection.execute(taken).scalar_one_or_none()
             if seq is None:
                 return None
@@ -204,12 +207,12 @@ class Ledger:
 
     def progress(self, job_id: str, fence: int, progress: Progress) -> None:
         """Note how far the running job is. Not synced to disk by itself: a power cut may lose the last of it."""
-        with self._db.write(durable=False) as connection:
+        with self._db.write("progress", durable=False) as connection:
             take_note(connection, held_seq(connection, job_id, fence), progress=progress.model_dump(mode="json"))
 
     def checkpoint(self, job_id: str, fence: int, data: Mapping[str, Any]) -> None:
         """Durably keep *data* for the next attempt of the running job."""
-        with self._db.write() as connection:
+        with self._db.write("checkpoint") as connection:
             take_note(connection, held_seq(connection, job_id, fence), checkpoint=jsonable(data))
 
     def checkpointed(self, job_id: str) -> dict[str, Any] | None:
@@ -221,7 +224,7 @@ class Ledger:
 
     def intend(self, job_id: str, fence: int, output: OutputFile) -> None:
         """Note that the running job is about to give *output* its final name."""
-        with self._db.write() as connection:
+        with self._db.write("intend") as connection:
             note_intent(connection, held_seq(connection, job_id, fence), output)
 
     def intended(self, job_id: str) -> dict[Path, frozenset[str]]:
@@ -238,7 +241,7 @@ class Ledger:
 
     def record_recipe(self, job_id: str, fence: int, key: str, details: Mapping[str, Any]) -> None:
         """Note what the running job did, under *key*: once it has succeeded, `recorded` finds it."""
-        with self._db.write() as connection:
+        with self._db.write("recipe") as connection:
             note_recipe(connection, held_seq(connection, job_id, fence), key, jsonable(details))
 
     def recorded(self, key: str, *, limit: int = 3) -> list[tuple[Job, dict[str, Any]]]:
@@ -254,7 +257,7 @@ class Ledger:
     def finish(self, job_id: str, fence: int, result: Mapping[str, Any], outputs: Sequence[OutputFile]) -> Job:
         """Record the success of the running job."""
         changes = moves.finished(result, outputs, now=self._clock())
-        return self._end(job_id, fence, lambda _job: changes)
+        return self._end("finish", job_id, fence, lambda _job: changes)
 
     def fail(
         self,
@@ -270,27 +273,29 @@ class Ledger:
         *outputs* are the files that are there all the same.
         """
         now = self._clock()
-        return self._end(job_id, fence, lambda job: moves.failed(job, error, outputs, retry_at=retry_at, now=now))
+        return self._end(
+            "fail", job_id, fence, lambda job: moves.failed(job, error, outputs, retry_at=retry_at, now=now)
+        )
 
     def crash(self, job_id: str, fence: int, error: ErrorInfo, *, limit: int = 3) -> Job:
         """Record that the runner died under the job: queued again, or quarantined at the *limit*-th time."""
         now = self._clock()
-        return self._end(job_id, fence, lambda job: moves.crashed(job, error, limit=limit, now=now))
+        return self._end("crash", job_id, fence, lambda job: moves.crashed(job, error, limit=limit, now=now))
 
     def release(self, job_id: str, fence: int) -> Job:
         """Put the running job back, the attempt given back: the daemon is draining."""
         now = self._clock()
-        return self._end(job_id, fence, lambda job: moves.released(job, now=now))
+        return self._end("release", job_id, fence, lambda job: moves.released(job, now=now))
 
     def block(self, job_id: str, fence: int, error: ErrorInfo) -> Job:
         """Set the running job aside until what it lacks is here; the attempt is given back."""
         now = self._clock()
-        return self._end(job_id, fence, lambda job: moves.blocked(job, error, now=now))
+        return self._end("block", job_id, fence, lambda job: moves.blocked(job, error, now=now))
 
     def cancelled(self, job_id: str, fence: int, outputs: Sequence[OutputFile] = ()) -> Job:
         """Record that the running job stopped because it was cancelled, and what it had written by then."""
         changes = moves.stopped(outputs, now=self._clock())
-        return self._end(job_id, fence, lambda _job: changes)
+        return self._end("stop", job_id, fence, lambda _job: changes)
 
     # What people and the daemon ask for.
 
@@ -301,20 +306,20 @@ class Ledger:
             JobConflict: it has ended already.
 
         """
-        with self._db.write() as connection:
+        with self._db.write("cancel") as connection:
             job = find_job(connection, job_id)
             return change(connection, job, moves.cancelled(job, now=self._clock()))
 
     def requeue(self, job_id: str) -> Job:
         """Put a quarantined or blocked job back with a fresh crash budget; others raise `JobConflict`."""
-        with self._db.write() as connection:
+        with self._db.write("requeue") as connection:
             job = find_job(connection, job_id)
             return change(connection, job, moves.requeued(job))
 
     def unblock(self, job_ids: Collection[str] | None = None) -> list[Job]:
         """Put blocked jobs (all, or those of *job_ids* that are blocked) back into the queue and return them."""
         query = select_jobs().where(jobs.c.state == State.BLOCKED.value).order_by(jobs.c.seq)
-        with self._db.write() as connection:
+        with self._db.write("unblock") as connection:
             found = [to_job(row) for row in connection.execute(query).mappings().all()]
             chosen = [job for job in found if job_ids is None or job.id in job_ids]
             return [change(connection, job, moves.unblocked()) for job in chosen]
@@ -325,13 +330,13 @@ class Ledger:
         A job that was asked to stop is cancelled instead. Returns the jobs as they are now.
         """
         lost = jobs.c.state == State.RUNNING.value, jobs.c.owner.is_distinct_from(owner)
-        with self._db.write() as connection:
+        with self._db.write("recover") as connection:
             rows = connection.execute(select_jobs().where(*lost).order_by(jobs.c.seq)).mappings().all()
             orphans = [to_job(row) for row in rows]
             return [change(connection, job, moves.released(job, now=self._clock())) for job in orphans]
 
-    def _end(self, job_id: str, fence: int, decide: Callable[[Job], moves.Changes]) -> Job:
-        with self._db.write() as connection:
+    def _end(self, verb: str, job_id: str, fence: int, decide: Callable[[Job], moves.Changes]) -> Job:
+        with self._db.write(verb) as connection:
             held_seq(connection, job_id, fence)
             job = find_job(connection, job_id)
             return change(connection, job, decide(job))

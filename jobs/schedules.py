@@ -53,7 +53,7 @@ class ScheduleBook:
 
     def add(self, standing: Standing) -> None:
         """Write a new schedule down; `ScheduleConflict` if there is one of its name."""
-        with self._ledger.transaction() as connection:
+        with self._ledger.transaction("schedule") as connection:
             statement = upsert(schedules).values(**_values(standing)).on_conflict_do_nothing()
             if connection.execute(statement.returning(schedules.c.name)).first() is None:
                 raise ScheduleConflict(
@@ -63,7 +63,7 @@ class ScheduleBook:
 
     def change(self, name: str, decide: Callable[[Standing], Standing]) -> Standing:
         """Write down what *decide* makes of a schedule, and return it; nothing comes between reading and writing."""
-        with self._ledger.transaction() as connection:
+        with self._ledger.transaction("schedule") as connection:
             before = _find(connection, name)
             after = decide(before)
             if after != before:
@@ -72,7 +72,7 @@ class ScheduleBook:
 
     def remove(self, name: str) -> None:
         """Forget a schedule and its history; its jobs stay. Raises `ScheduleNotFound`."""
-        with self._ledger.transaction() as connection:
+        with self._ledger.transaction("schedule") as connection:
             connection.execute(delete(schedules).where(_named(_find(connection, name).name)))
 
     def fires(self, name: str, limit: int = 20) -> list[Fire]:
@@ -109,7 +109,7 @@ class ScheduleBook:
             QueueFull: a job would be one too many for *limit*; nothing was changed.
 
         """
-        with self._ledger.transaction() as connection:
+        with self._ledger.transaction("fire") as connection:
             situation = _situation(connection, _find(connection, name))
             step = decide(situation)
             return Turned() if step is None else self._do(connection, situation, step, limit)
@@ -141,7 +141,7 @@ class ScheduleBook:
             ScheduleNotFound, QueueFull: nothing was written.
 
         """
-        with self._ledger.transaction() as connection:
+        with self._ledger.transaction("schedule") as connection:
             _find(connection, name)
             admit(connection, limit)
             fire = Fire(at=self._ledger.now(), kind="manual")
@@ -152,7 +152,7 @@ class ScheduleBook:
 
     def take(self, name: str, times: Iterable[datetime], kind: str) -> int:
         """Let those of *times* that became no job yet wait for their turn; return how many these are."""
-        with self._ledger.transaction() as connection:
+        with self._ledger.transaction("schedule") as connection:
             _find(connection, name)
             return _take(connection, name, [(time, kind) for time in times])
 

@@ -28,6 +28,7 @@ from sqlalchemy import (
 )
 
 from jobs.errors import LedgerUnavailable
+from jobs.failpoints import reach
 
 #: SQLite's ``application_id`` of a ledger: "mlxd" in ASCII.
 APPLICATION_ID: Final = 0x6D6C7864
@@ -362,6 +363,7 @@ def upgrade(connection: Connection, path: Path, steps: tuple[tuple[str, ...], ..
         return False
     for statement in steps[version]:
         connection.exec_driver_sql(statement)
+        reach("migration.statement")
     connection.exec_driver_sql(f"PRAGMA user_version = {version + 1}")
     return True
 

@@ -77,7 +77,7 @@ def test_a_failed_commit_is_not_acknowledged(ledger: Ledger, disk: Disk, name: s
 def test_a_full_disk_is_told_from_the_real_error(ledger: Ledger) -> None:
     """SQLite's own "database or disk is full", in the middle of a transaction, leaves the ledger as it was."""
     first = add(ledger)
-    with ledger._db.write() as connection:
+    with ledger._db.write("add") as connection:
         pages = connection.exec_driver_sql("PRAGMA page_count").scalar_one()
         connection.exec_driver_sql(f"PRAGMA max_page_count = {pages}")
     with pytest.raises(LedgerUnavailable, match="the disk is full"):
@@ -89,7 +89,7 @@ def test_a_full_disk_is_told_from_the_real_error(ledger: Ledger) -> None:
 
 def test_a_read_only_file_is_told(ledger: Ledger) -> None:
     """A ledger that may not be written says what to check."""
-    with ledger._db.write() as connection:
+    with ledger._db.write("add") as connection:
         connection.exec_driver_sql("PRAGMA query_only = ON")
     with pytest.raises(LedgerUnavailable, match="Check the permissions"):
         add(ledger)
@@ -145,7 +145,7 @@ def test_an_error_of_the_caller_rolls_back(ledger: Ledger) -> None:
     job = add(ledger)
 
     def interrupted() -> None:
-        with ledger._db.write() as connection:
+        with ledger._db.write("add") as connection:
             connection.exec_driver_sql("DELETE FROM jobs")
             raise KeyboardInterrupt
 

@@ -524,7 +524,7 @@ def test_commits_are_synced_and_progress_is_not(ledger: Ledger) -> None:
     """WAL with full syncs for every promise, also on macOS; a progress report promises nothing and waits for none."""
 
     def pragmas(*, durable: bool) -> dict[str, object]:
-        with ledger._db.write(durable=durable) as connection:
+        with ledger._db.write("add", durable=durable) as connection:
             return {
                 name: connection.exec_driver_sql(f"PRAGMA {name}").scalar_one()
                 for name in ("journal_mode", "synchronous", "fullfsync", "checkpoint_fullfsync", "foreign_keys")
