@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Final
 
 from jobs.errors import OutputError
+from jobs.failpoints import reach
 
 #: macOS: `fsync` reaches the drive, only this reaches the disk. Not there on other systems.
 _FULLFSYNC: Final[int | None] = getattr(fcntl, "F_FULLFSYNC", None)
@@ -128,6 +129,7 @@ class Files:
             if error.errno not in _NO_LINKS:
                 raise
             return self._reserve_and_replace(source, target, folder)
+        reach("output.linked")
         self.remove(source, folder=folder)
         return True
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Final
 
 from jobs.errors import OutputError
+from jobs.failpoints import reach
 from jobs.files import Files, explain
 from jobs.model import After
 from jobs.names import LONGEST, numbered, shortened
@@ -85,7 +86,9 @@ def move_file(path: Path, target: Path) -> bool:
         files.sync(folder)
     finally:
         os.close(folder)
+    reach("input.linked")
     path.unlink(missing_ok=True)
+    reach("input.moved")
     return True
 
 
@@ -102,6 +105,7 @@ def write_error_sidecar(path: Path, text: str) -> Path:
         try:
             if not os.path.lexists(sidecar) or _is_ours(sidecar):
                 _replace(sidecar, content)
+                reach("input.explained")
                 return sidecar
         except OSError as error:
             raise explain(error, sidecar) from error

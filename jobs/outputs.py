@@ -25,6 +25,7 @@ from pathlib import Path
 from typing import Final
 
 from jobs.errors import OutputError
+from jobs.failpoints import reach
 from jobs.files import Files, explain
 from jobs.inputs import clear_error_sidecar, settle_input, write_error_sidecar
 from jobs.model import OutputFile
@@ -144,24 +145,31 @@ class OutputWriter:
         own = self._own(wanted, folder)
         if own is not None and self._files.digest(own.name, folder=folder) == digest:
             # The last attempt may have died right after step 4: make sure of the others.
+            reach("output.kept")
             self._files.remove(temporary, folder=folder)
             self._files.sync(folder)
             return OutputFile(path=own, size=len(content), sha256=digest)
         try:
             self._fill(temporary, content, folder)
-            return self._name(temporary, wanted, own, OutputFile(path=wanted, size=len(content), sha256=digest), folder)
+            output = OutputFile(path=wanted, size=len(content), sha256=digest)
+            output = self._name(temporary, wanted, own, output, folder)
         except BaseException:
             with contextlib.suppress(OSError):
                 self._files.remove(temporary, folder=folder)
             raise
+        reach("output.settled")
+        return output
 
     def _fill(self, temporary: str, content: bytes, folder: int) -> None:
         """Take steps 1 and 2."""
         file = self._files.create(temporary, folder=folder)
         try:
+            reach("output.created")
             self._files.write(file, content)
             self._files.publish(file, folder=folder)
+            reach("output.filled")
             self._files.sync(file)
+            reach("output.synced")
         finally:
             os.close(file)
 
@@ -170,6 +178,7 @@ class OutputWriter:
         if own is not None:
             output = self._intended(output, own)
             self._files.replace(temporary, own.name, folder=folder)
+            reach("output.replaced")
             self._files.sync(folder)
             return output
         for number in range(1, _MOST):
@@ -178,6 +187,7 @@ class OutputWriter:
                 continue
             output = self._intended(output, path)
             if self._files.link(temporary, path.name, folder=folder):
+                reach("output.named")
                 self._files.sync(folder)
                 return output
         raise OutputError(f"There are too many files named like {wanted}. Move some away.", path=str(wanted))
@@ -185,6 +195,7 @@ class OutputWriter:
     def _intended(self, output: OutputFile, path: Path) -> OutputFile:
         output = output.model_copy(update={"path": path})
         self._intend(output)
+        reach("output.intended")
         self._mine.setdefault(path, set()).add(output.sha256)
         return output
 

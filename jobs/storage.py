@@ -8,6 +8,7 @@ import threading
 from huey.constants import EmptyData
 from huey.storage import BaseStorage
 
+from jobs.failpoints import reach
 from jobs.hints import Hint, HintFile
 
 
@@ -38,6 +39,7 @@ class LaneStorage(BaseStorage):  # type: ignore[misc]  # huey has no types
             rank = int(priority or 0)
             number = self._file.add(Hint(self.name, rank, data))
             heapq.heappush(self._heap, (-rank, number, data))
+            reach("hint.put")
             self._changed.notify()
 
     def dequeue(self) -> bytes | None:
@@ -49,6 +51,7 @@ class LaneStorage(BaseStorage):  # type: ignore[misc]  # huey has no types
             _, number, data = heapq.heappop(self._heap)
             self._waiting.discard(data)
             self._file.remove(number)
+            reach("hint.taken")
             return data
 
     def queue_size(self) -> int:
