@@ -16,6 +16,7 @@ from pydantic import BaseModel
 
 from daemon.events import Hub
 from jobs.errors import JobCancelled, LedgerUnavailable, MlxdError
+from jobs.failpoints import reach
 from jobs.ledger import Ledger
 from jobs.model import Job, Lane, OutputFile, Progress
 from jobs.outputs import OutputWriter, safe_name
@@ -245,6 +246,7 @@ class RunContext:
     def models(self, ref: str | None, *, runtime: str) -> Iterator[ModelHandle]:
         """Lease a model for the block."""
         self.check()
+        reach("model.wanted")
         try:
             lease = self._world.models.acquire(
                 ref,
@@ -256,6 +258,7 @@ class RunContext:
         except JobCancelled as error:
             raise self._stop.error() from error
         try:
+            reach("model.leased")
             self._note_model(ref, runtime, lease.info)
             yield _Handle(lease, self._stop, asked=self._note_request)
         finally:

@@ -14,6 +14,7 @@ from typing import Final, Protocol
 
 from daemon.executor import Executor
 from jobs.errors import LedgerUnavailable, StaleFence
+from jobs.failpoints import reach
 from jobs.ledger import Ledger
 from jobs.model import Job, Lane, State
 
@@ -23,7 +24,7 @@ log = logging.getLogger(__name__)
 LOOK_EVERY: Final = 30.0
 #: More jobs than this never wait (the configuration's limit is lower by default).
 _MOST: Final = 100_000
-#: Seconds between two tries while the ledger cannot be read.
+#: Seconds between two tries while the ledger cannot be read or written.
 TRY_AGAIN: Final = 5.0
 
 
@@ -62,6 +63,7 @@ class Dispatcher:
         self._every = every
         self._arrivals = arrivals
         self._held = held
+        ledger.on_problem(self.wake)
         self._news = threading.Condition()
         self._woken = False
         self._stopping = False
@@ -100,6 +102,7 @@ class Dispatcher:
         if waiting < len(self._ready()):
             # Hints were lost, or jobs became due. Clearing first bounds their number; a doubled hint is harmless.
             self._queue.clear()
+            reach("hints.cleared")
             # Looked up again: a hint that came since and was cleared away belongs to a job that is there by now.
             for job in self._ready():
                 self._queue.put(job.id, lane=job.lane, priority=job.priority)
@@ -109,6 +112,7 @@ class Dispatcher:
         return self._ledger.ready(limit=_MOST, lanes=[lane for lane in Lane if lane not in held])
 
     def _take_back(self, orphan: Job) -> None:
+        reach("orphan.found")
         try:
             self._ledger.release(orphan.id, orphan.fence)
         except StaleFence:
@@ -131,6 +135,8 @@ class Dispatcher:
     def _turn(self) -> float:
         """Look once; return how long to sleep, in seconds."""
         try:
+            if self._ledger.problem is not None and not self._ledger.probe():
+                return TRY_AGAIN
             self._arrivals()
             self.look()
             due = self._ledger.next_due()

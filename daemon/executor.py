@@ -28,6 +28,7 @@ from jobs.errors import (
     StaleFence,
     Unavailable,
 )
+from jobs.failpoints import reach
 from jobs.model import ErrorInfo, Job, Lane, OutputFile, State
 
 log = logging.getLogger(__name__)
@@ -118,6 +119,7 @@ class Executor:
         if job is None:
             return
         try:
+            reach("job.claimed")
             self._tell(job)
             # Each may have come between the claim and the moment that made this job findable.
             if self._draining.is_set() or self._gate.must_stop(job):
@@ -208,6 +210,7 @@ class Executor:
                 params = self._world.parse(job.task, {**self._world.defaults(job.task), **job.params})
                 run = partial(self._world.task(job.task).run, context, params)
                 result = self._records.run(job, params, context, run) if self._records else run()
+                reach("job.done")
                 return ledger.finish(job.id, fence, _json(result), context.outputs)
             except JobCancelled:
                 return ledger.cancelled(job.id, fence, _written(context))
@@ -244,6 +247,7 @@ class Executor:
     def _follow_up(self, job: Job) -> None:
         """Say how it ended, and see to it that a job that goes on is tried again."""
         log.info("Now %s.", job.state.value, extra={"action": f"job_{job.state.value}", **_why(job)})
+        reach("job.ended")
         self._ended(job)
         self._tell(job)
         if job.state is State.QUEUED and not self._draining.is_set():

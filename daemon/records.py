@@ -27,6 +27,7 @@ from daemon.models.identity import identify, same
 from daemon.models.references import ResolvedModel
 from jobs import provenance
 from jobs.errors import InvalidInput, LedgerUnavailable, MlxdError, OutputError, StaleFence
+from jobs.failpoints import reach
 from jobs.ledger import Ledger
 from jobs.model import Job
 from jobs.provenance import UsedModel
@@ -179,6 +180,7 @@ class Records:
         try:
             if beside:
                 self._write_sidecars(case, inputs, result)
+                reach("sidecar.written")
             if case.key is not None and inputs.params is not None and case.context.repeatable(self._task):
                 details = {
                     "directory": str(case.context.directory),

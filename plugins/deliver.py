@@ -12,6 +12,7 @@ from typing import Any, Final
 from pydantic import BaseModel, ConfigDict, Field
 
 from jobs.errors import InvalidRequest
+from jobs.failpoints import reach
 from plugins.hookspecs import hookimpl
 from plugins.task import Task, TaskContext
 
@@ -60,7 +61,9 @@ class Deliver:
             )
         target = targets[params.notify]
         ctx.check()
-        return {"text": self._senders[target["kind"]](target, params.about, ctx)}
+        told = self._senders[target["kind"]](target, params.about, ctx)
+        reach("notice.sent")
+        return {"text": told}
 
 
 @hookimpl

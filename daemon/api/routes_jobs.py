@@ -16,6 +16,7 @@ from daemon.api.submission import Submission
 from daemon.events import LAGGED, SETTLED, STATE, Subscription
 from daemon.views import ServiceFacade
 from jobs.errors import JobNotFound
+from jobs.failpoints import reach
 from jobs.model import Job, Lane, OutputFile, State
 
 #: Seconds one request may wait for a job; who wants longer asks again.
@@ -75,6 +76,7 @@ async def submit(
     if idempotency_key is not None and job_spec.idempotency_key is None:
         job_spec = job_spec.model_copy(update={"idempotency_key": idempotency_key})
     job, created = await run_in_threadpool(service.submit, job_spec)
+    reach("api.accepted")
     response.status_code = _CREATED if created else _OK
     response.headers["Location"] = f"/v1/jobs/{job.id}"
     return job if wait is None else await _settled(service, job, wait)

@@ -37,6 +37,7 @@ from daemon.folders.identity import (
 )
 from daemon.folders.rules import Takes, anything, fingerprint, new_job
 from jobs.errors import InvalidInput, InvalidParams, JobNotFound, LedgerUnavailable, MlxdError, QueueFull
+from jobs.failpoints import reach
 from jobs.model import Job, NewJob, State
 from jobs.provenance import is_own_output
 from plugins import front_matter
@@ -143,6 +144,7 @@ class Intake:
     def _file(self, folder: FolderConfig, path: Path, rule: RuleConfig, facts: Facts) -> Outcome:
         if not _is_text(path):
             return Outcome(Verdict.REFUSED, reason=f"{path.name!r}: the name is not valid UTF-8")
+        reach("file.settled")
         place = place_key(path, facts)
         if self._ledger.seen(folder.path, place):
             return Outcome(Verdict.KNOWN)
@@ -155,6 +157,7 @@ class Intake:
 
     def _by_content(self, folder: FolderConfig, path: Path, rule: RuleConfig, facts: Facts) -> Outcome:
         key = content_key(self._digest(path, facts), fingerprint(rule, self._takes))
+        reach("file.read")
         place = place_key(path, facts)
         if known := self._ledger.seen(folder.path, key):
             named = f"{key}:{name_key(path)}"
@@ -168,6 +171,7 @@ class Intake:
             else:
                 key = named
         outcome = self._hand_in(folder, path, rule, facts, key)
+        reach("file.taken")
         self._digests.pop(path, None)
         # Only spares reading the file again: the content key, written with the job, is what counts after a crash.
         if outcome.job is not None:

@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Final
 
 from jobs.errors import OutputError
+from jobs.failpoints import reach
 from jobs.files import Files
 from jobs.inputs import move_file
 from jobs.names import numbered
@@ -137,6 +138,7 @@ class Trash:
                 continue
             moved = False
             try:
+                reach("trash.noted")
                 if not os.path.lexists(files / name):
                     plan(files / name)
                     moved = move_file(path, files / name)

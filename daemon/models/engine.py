@@ -3,6 +3,9 @@
 One reader thread per engine owns everything that comes back. It sleeps in `select` and wakes for a message, for a new
 request (through a self-pipe, so that the silence deadline starts to run), or for the deadline: an idle engine wakes
 nobody. Whatever ends the runner, every pending call gets an error; no call waits for ever.
+
+A `RunnerDied` says who was aboard: ``jobs`` and ``requests`` in its facts. Both are 0 for a request that the runner
+never got because others, who were aboard, had killed it before. They are absent when nobody was aboard.
 """
 
 from __future__ import annotations
@@ -19,13 +22,15 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
+from daemon.models.admission import Admission, Ticket
 from daemon.models.calls import EngineCall, revive
 from daemon.models.launch import Launch, Stderr
 from daemon.models.wire import Wire, WireError
 from jobs.errors import Interrupted, InvalidRequest, MlxdError, ModelBroken, RunnerDied
+from jobs.failpoints import reach
 from jobs.model import Lane
 from plugins.task import OnEvent
 
@@ -62,9 +67,11 @@ class Engine:
         self._on_memory = on_memory
         self._clock = clock
         self._ids = itertools.count(1)
-        self._lock = threading.Lock()  # guards the four below
-        self._calls: dict[str, EngineCall] = {}
+        self._lock = threading.Lock()  # guards the five below
+        self._admission = Admission()
         self._end: MlxdError | None = None
+        #: What a request gets that comes after the end.
+        self._late: MlxdError | None = None
         self._stopping = False
         self._heard = 0.0
         self._ready = threading.Event()
@@ -101,6 +108,7 @@ class Engine:
         self._stderr = Stderr(self._launch.log)
         try:
             with theirs:
+                reach("runner.spawning")
                 self._process = subprocess.Popen(
                     [sys.executable, *self._launch.arguments, str(theirs.fileno())],
                     stdin=subprocess.DEVNULL,
@@ -113,6 +121,7 @@ class Engine:
             ours.close()
             self._stderr.close()
             raise
+        reach("runner.spawned")
         self._wire = Wire(ours)
         self._listen, self._wake = socket.socketpair()
         self._wake.settimeout(0)
@@ -130,35 +139,36 @@ class Engine:
                 raise self._end
 
     def submit(
-        self, request: Mapping[str, Any], *, on_event: OnEvent | None = None, lane: Lane = Lane.NORMAL
+        self,
+        request: Mapping[str, Any],
+        *,
+        on_event: OnEvent | None = None,
+        lane: Lane = Lane.NORMAL,
+        alone: bool = False,
+        holder: object = None,
     ) -> EngineCall:
         """Send *request* (JSON). *on_event* is called on the reader thread for each event before the end.
 
-        A runner that is gone is not an error here but the result of the call.
+        With *alone* it waits until the runner has nothing else to do, and everybody else waits for it. *holder* is
+        whose request it is. A runner that is gone is not an error here but the result of the call.
 
         Raises:
             InvalidRequest: it is not JSON, or too long to be sent.
 
         """
         call = EngineCall(str(next(self._ids)), on_event=on_event, send_cancel=self._send_cancel)
+        since = self._clock()
+        ticket = Ticket(call=call, request=dict(request), lane=lane, alone=alone, holder=holder, since=since)
         with self._lock:
-            if self._end is None and not self._calls:
-                self._heard = self._clock()
-            if self._end is None:
-                self._calls[call.id] = call
-        if self._end is not None:
-            call.fail(self._end)
+            late = self._late
+            boarded = self._board(self._admission.enter(ticket, since)) if late is None else []
+        if late is not None:
+            call.fail(late)
             return call
         self._nudge()
-        try:
-            self._wire.send({"op": "submit", "id": call.id, "lane": lane.value, "request": dict(request)})
-        except WireError as error:
-            self._forget(call.id)
-            raise InvalidRequest(str(error)) from error
-        except OSError:
-            pass  # it is dying: the reader ends every call in a moment
-        if call.ended:
-            self._send_cancel(call.id)  # cancelled before the runner had heard of it
+        self._send_later([one for one in boarded if one is not ticket])
+        if ticket in boarded:
+            self._send(ticket)
         return call
 
     def stop(self, timeout: float) -> None:
@@ -216,7 +226,7 @@ class Engine:
         with self._lock:
             if not self._ready.is_set():
                 limit = self._launch.start_timeout_s
-            elif self._calls:
+            elif self._admission.aboard:
                 limit = self._launch.silence_timeout_s
             else:
                 return None
@@ -232,6 +242,7 @@ class Engine:
             case "event":
                 self._event(str(message.get("id")), str(message.get("kind")), _data(message))
             case "ready":
+                reach("runner.ready")
                 self.info = _data(message)
                 self._ready.set()
             case "memory":
@@ -243,6 +254,7 @@ class Engine:
         with self._lock:
             call = self._calls.pop(call_id, None) if kind in ("done", "error") else self._calls.get(call_id)
         if call is not None:
+            reach("request.event")
             call.tell(kind, data)
 
     def _remember(self, message: Mapping[str, Any]) -> None:
@@ -266,18 +278,21 @@ class Engine:
         status = self._reap()
         was_ready = self._ready.is_set()
         with self._lock:
-            self._end = end = self._end or self._obituary(why, status)
-            calls = list(self._calls.values())
-            self._calls.clear()
+            aboard, waiting = self._admission.clear()
+            self._end = end = self._end or self._obituary(why, status, aboard)
+            self._late = late = _too_late(end) if aboard else end
             self._wake.close()
         self._wire.close()
         self._listen.close()
         self._stderr.close()
-        for call in calls:
-            call.fail(end)
-        self._ready.set()
+        # First: a job that is tried again at once must not be given this engine once more.
         if was_ready and self._on_exit is not None:
             self._on_exit(self)
+        for ticket in aboard:
+            ticket.call.fail(end)
+        for ticket in waiting:
+            ticket.call.fail(late)
+        self._ready.set()
 
     def _reap(self) -> int:
         try:
@@ -287,10 +302,12 @@ class Engine:
             self._process.kill()
             return self._process.wait()
 
-    def _obituary(self, why: str, status: int) -> MlxdError:
+    def _obituary(self, why: str, status: int, aboard: Sequence[Ticket]) -> MlxdError:
         if self._stopping:
             return Interrupted(f"The model {self._launch.label} was unloaded.")
         facts: dict[str, Any] = {"exit": status, "tail": self._stderr.tail()}
+        if aboard:
+            facts |= {"jobs": len({ticket.holder for ticket in aboard}), "requests": len(aboard)}
         if status < 0:
             facts["signal"] = signal_name(-status)
         how = why or (f"it was ended by {facts['signal']}" if status < 0 else f"it ended with status {status}")
@@ -299,7 +316,37 @@ class Engine:
         )
         return RunnerDied(f"The runner of {self._launch.label} is gone: {how}.", **facts)
 
-    # -- small change -----------------------------------------------------------------------------------------------
+    # -- requests ---------------------------------------------------------------------------------------------------
+
+    def _board(self, boarded: list[Ticket]) -> list[Ticket]:
+        """Let the silence deadline run from now on if nothing was aboard before *boarded*; the lock is held."""
+        if boarded and len(boarded) == len(self._admission.aboard):
+            self._heard = self._clock()
+        return boarded
+
+    def _send(self, ticket: Ticket) -> None:
+        call = ticket.call
+        try:
+            message = {"op": "submit", "id": call.id, "lane": ticket.lane.value, "request": ticket.request}
+            self._wire.send(message)
+        except WireError as error:
+            self._forget(call.id)
+            raise InvalidRequest(str(error)) from error
+        except OSError:
+            pass  # it is dying: the reader ends every call in a moment
+        if call.ended:
+            self._send_cancel(call.id)  # cancelled before the runner had heard of it
+
+    def _send_later(self, boarded: list[Ticket]) -> None:
+        """Send what has waited for its turn, on a thread of its own: the reader must never wait for the runner."""
+        for ticket in boarded:
+            threading.Thread(target=self._send_or_fail, args=(ticket,), name="engine-send", daemon=True).start()
+
+    def _send_or_fail(self, ticket: Ticket) -> None:
+        try:
+            self._send(ticket)
+        except InvalidRequest as error:
+            ticket.call.fail(error)
 
     def _send_cancel(self, call_id: str) -> None:
         self._forget(call_id)
@@ -308,7 +355,10 @@ class Engine:
 
     def _forget(self, call_id: str) -> None:
         with self._lock:
-            self._calls.pop(call_id, None)
+            boarded = self._board(self._admission.leave(call_id, self._clock()))
+        self._send_later(boarded)
+
+    # -- small change -----------------------------------------------------------------------------------------------
 
     def _refuse_if_stopping(self) -> None:
         if self._stopping:
@@ -318,6 +368,11 @@ class Engine:
         """Wake the reader, so that it reckons with the silence deadline of the first call."""
         with self._lock, contextlib.suppress(OSError):
             self._wake.send(b"!")
+
+
+def _too_late(end: MlxdError) -> MlxdError:
+    """Return what the requests get that the runner never had: its end is the doing of those it had."""
+    return RunnerDied(end.message, **{**end.facts, "jobs": 0, "requests": 0}) if isinstance(end, RunnerDied) else end
 
 
 def signal_name(number: int) -> str:

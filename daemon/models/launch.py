@@ -13,7 +13,17 @@ _ALLOWED: Final = frozenset(
     {"PATH", "HOME", "USER", "LOGNAME", "SHELL", "TMPDIR", "TZ", "LANG", "LD_PRELOAD", "LD_LIBRARY_PATH"}
     | {"HF_HOME", "HF_HUB_CACHE", "XDG_CACHE_HOME", "VIRTUAL_ENV"}
 )
-_ALLOWED_PREFIXES: Final = ("LC_", "MLX_", "OMP_", "OPENBLAS_", "CUDA_", "NVIDIA_", "COVERAGE_", "NUMBA_")
+_ALLOWED_PREFIXES: Final = (
+    "LC_",
+    "MLX_",
+    "OMP_",
+    "OPENBLAS_",
+    "CUDA_",
+    "NVIDIA_",
+    "COVERAGE_",
+    "NUMBA_",
+    "MLXD_FAILPOINTS",
+)
 
 # A runner never talks to the network: models are fetched by `mlxd models pull`, beforehand.
 _FIXED: Final = {

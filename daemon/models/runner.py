@@ -27,6 +27,7 @@ from typing import Any, Final
 from daemon.models.footprint import footprint
 from daemon.models.wire import Wire, WireError
 from jobs.errors import InvalidRequest, MlxdError, ModelBroken, RequestFailed, UnknownRuntime
+from jobs.failpoints import reach
 from plugins import mlx_process
 from plugins.manager import PluginManager
 from plugins.runtime import Event, Runtime, Session
@@ -57,9 +58,11 @@ class Runner:
         first = self._inbox.get()
         if first["op"] != "load":
             return
+        reach("runner.loading")
         session = self._load(first)
         if session is None:
             return
+        reach("runner.loaded")
         try:
             self._say({"op": "ready", "data": dict(session.info)})
             self._tell_memory()
@@ -111,6 +114,7 @@ class Runner:
 
     def _step(self, session: Session) -> None:
         """Do one unit of work; a session that cannot go on ends the process, which is what a crash is."""
+        reach("runner.stepping")
         for event in session.step():
             self._event(event)
         if time.monotonic() - self._said >= BEAT_S:

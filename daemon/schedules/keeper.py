@@ -19,6 +19,7 @@ from daemon.schedules.planning import due, plan
 from daemon.schedules.roster import Roster, definition
 from daemon.schedules.wake import Clocks, Jump
 from jobs.errors import LedgerUnavailable, MlxdError, ScheduleNotFound
+from jobs.failpoints import reach
 from jobs.firing import SOURCE, Fire, Situation, Standing, Step
 from jobs.model import TERMINAL, Job, NewJob, State
 from jobs.schedules import ScheduleBook
@@ -166,6 +167,7 @@ class Keeper:
         return TRY_AGAIN_S
 
     def _step(self, schedule: ScheduleConfig, now: datetime) -> None:
+        reach("schedule.due")
         problem = self._office.problem(schedule)
 
         def decide(situation: Situation) -> Step | None:
@@ -182,6 +184,7 @@ class Keeper:
         for job in turned.cancelled:
             self._office.stopped(job)
         for job in turned.created:
+            reach("schedule.fired")
             log.info("A schedule fired.", extra={"action": "schedule_fired", "schedule": schedule.name, "job": job.id})
             self._office.announce(job)
 
