@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -13,6 +14,7 @@ from daemon.aftermath import Aftermath
 from daemon.api.app import create_app
 from daemon.api.listener import listen
 from daemon.api.server import SocketServer
+from daemon.api.tcp import tcp_server
 from daemon.awake import Awake
 from daemon.conditions.gate import Gate
 from daemon.conditions.readers import Readings, platform_reader
@@ -36,6 +38,8 @@ from daemon.records import Records
 from daemon.schedules.department import Schedules, schedules
 from daemon.service import Service
 from daemon.views import ReloadReport, public_job
+from jobs.errors import ConfigError
+from jobs.failpoints import reach
 from jobs.journal import Journal
 from jobs.ledger import Ledger, utcnow
 from jobs.model import Job, NewJob
@@ -45,6 +49,8 @@ from plugins.manager import PluginManager
 
 #: Seconds that workers and runners get to end when everything else has stopped.
 _STOP_S: Final = 5.0
+
+log = logging.getLogger(__name__)
 
 Settings = Callable[[], Config]
 
@@ -69,6 +75,8 @@ class Parts:
     watcher: Watcher
     schedules: Schedules
     server: SocketServer
+    #: The TCP port, if the configuration asks for one.
+    port: SocketServer | None
 
     def reconfigure(self, old: Config, new: Config) -> ReloadReport:
         """Use what can be used of *new* at once; say what changed and what needs a restart."""
@@ -84,8 +92,11 @@ class Parts:
         self.dispatcher.stop()
         self.executor.drain(gently=False)
         self.queue.stop(_STOP_S)
+        reach("drain.workers")
         self.models.stop(_STOP_S)
         self.awake.close()
+        if self.port is not None:
+            self.port.stop()
         self.server.stop()
         self.hub.close()
         self.ledger.close()
@@ -154,7 +165,20 @@ def build(
         watcher=watcher,
         schedules=later.schedules,
         server=SocketServer(create_app(later.service), listener, before_stop=ground.hub.close),
+        port=_port(home, config(), later.service),
     )
+
+
+def _port(home: Home, config: Config, service: Service) -> SocketServer | None:
+    """Return the TCP port, if one is asked for; one that cannot be had is a problem to be told, no reason to end."""
+    if config.http.address is None:
+        return None
+    try:
+        return tcp_server(service, config.http.address, token=home.token)
+    except ConfigError as error:
+        log.error("%s", error.message, extra={"action": "port_failed"})  # noqa: TRY400 - the sentence says it all
+        service.port_problem = error.message
+        return None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -36,6 +36,11 @@ class Home:
         return self.state / "mlxd.sock"
 
     @property
+    def token(self) -> Path:
+        """Return the path of the secret for the optional TCP port."""
+        return self.state / "http-token"
+
+    @property
     def ledger(self) -> Path:
         """Return the ledger's path."""
         return self.state / "ledger.sqlite3"

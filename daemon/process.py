@@ -20,6 +20,7 @@ from daemon.paths import Home
 from daemon.signals import Signals
 from daemon.views import ReloadReport
 from jobs.errors import ConfigError, MlxdError
+from jobs.failpoints import reach
 
 log = logging.getLogger(__name__)
 
@@ -54,6 +55,7 @@ def run(
         config, problem = _first_config(path, home, forgiving=supervised)
         _configure_log(home, config, foreground=foreground)
         try:
+            reach("start.locked")
             life = _Life(home, path, config, signals, foreground=foreground, supervised=supervised, problem=problem)
             life.start(started if started is not None else time.monotonic())
             gc.freeze()
@@ -99,14 +101,20 @@ class _Life:
         parts = self._parts
         try:
             recovered = parts.ledger.recover(parts.owner)
+            reach("start.recovered")
             parts.ledger.unblock()
             parts.aftermath.catch_up(parts.ledger)
             parts.notifier.catch_up(parts.ledger)
+            reach("start.settled")
             parts.models.start()
             parts.gate.start(parts.executor, parts.dispatcher.put)
             parts.queue.start()
             parts.dispatcher.start()
+            reach("start.working")
             parts.server.start()
+            if parts.port is not None:
+                parts.port.start()
+            reach("start.serving")
             parts.watcher.start(self._config.folders)
             # Without a configuration that can be read, those of the last one go on.
             broken = parts.service.config_problem is not None
@@ -120,7 +128,8 @@ class _Life:
             extra={"action": "ready", "socket": str(self._home.socket), "recovered": len(recovered)},
         )
         if self._foreground:
-            sys.stderr.write(f"mlxd is ready. Socket: {self._home.socket}. Stop with Ctrl-C.\n")
+            port = f" Port: {self._config.http.listen}, token in {self._home.token}." if self._parts.port else ""
+            sys.stderr.write(f"mlxd is ready. Socket: {self._home.socket}.{port} Stop with Ctrl-C.\n")
             sys.stderr.flush()
 
     def wait(self) -> None:
@@ -140,13 +149,16 @@ class _Life:
         parts, deadline = self._parts, time.monotonic() + self._config.drain_seconds
         try:
             parts.service.drain()
+            reach("drain.begun")
             parts.schedules.keeper.stop()
             parts.watcher.stop()
             parts.executor.drain(gently=True)
             parts.executor.wait_idle(max(0.0, self._config.drain_seconds - _WIND_DOWN))
             parts.executor.drain(gently=False)
             parts.executor.wait_idle(max(1.0, deadline - time.monotonic()))
+            reach("drain.idle")
             parts.close()
+            reach("drain.closed")
             log.info("Stopped.", extra={"action": "stopped"})
         finally:
             self._signals.send(_DRAINED)

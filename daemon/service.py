@@ -102,6 +102,8 @@ class Service:
         self._draining = False
         #: What is wrong with the configuration, while the daemon serves without it.
         self.config_problem: str | None = None
+        #: Why the TCP port is not open, if it was asked for and is not.
+        self.port_problem: str | None = None
 
     def watch(self, folders: Folders) -> None:
         """Take the watcher, which itself submits through this service."""
@@ -283,7 +285,8 @@ class Service:
 
     def health(self) -> Health:
         """Return the daemon at a glance; answers also while the ledger does not."""
-        problems = [self.config_problem, self._dispatcher.problem, self._ledger.problem, *self._folder_problems()]
+        problems = [self.config_problem, self.port_problem, self._dispatcher.problem, self._ledger.problem]
+        problems += self._folder_problems()
         problems += [
             f"plugin {one.name}: {one.problem}" for one in self._plugins.status() if one.problem and one.enabled
         ]

@@ -24,6 +24,7 @@ from pydantic import (
 
 from daemon.config.errors import explain
 from daemon.config.folders import FolderConfig, Switch, expand, inbox, listed
+from daemon.config.http import HttpConfig
 from daemon.config.lanes import LaneConfig
 from daemon.config.notify import NotifyConfig
 from daemon.config.schedules import ScheduleConfig
@@ -193,6 +194,7 @@ class Config(Frozen):
     shortcuts: dict[str, ShortcutConfig] = Field(default_factory=dict)
     #: How long running jobs may go on after the daemon was told to stop.
     drain_seconds: Seconds = 30.0
+    http: HttpConfig = HttpConfig()
     log: LogConfig = LogConfig()
 
     @model_validator(mode="before")

@@ -9,7 +9,7 @@ from daemon.config.model import Config
 from daemon.views import ReloadReport
 
 #: Keys that are read once, when the daemon starts.
-_AT_START: Final = ("queue.workers", "runner.max_crashes", "plugins")
+_AT_START: Final = ("queue.workers", "runner.max_crashes", "plugins", "http")
 
 
 def report(old: Config, new: Config) -> ReloadReport:

@@ -90,7 +90,7 @@ def show(session: Session, /, *, running: bool, origins: bool, as_json: bool) ->
 def path(session: Session, /, *, as_json: bool) -> int:
     """Print where the configuration file is, or would be."""
     if as_json:
-        names = ("config", "state", "logs", "cache", "results", "plugins", "inbox", "socket", "ledger")
+        names = ("config", "state", "logs", "cache", "results", "plugins", "inbox", "socket", "token", "ledger")
         write_json({name: str(getattr(session.home, name)) for name in names})
     else:
         write(str(session.home.config))
