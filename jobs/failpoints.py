@@ -46,6 +46,7 @@ VERBS: Final[Mapping[str, str]] = {
     "desk": "a folder is paused or resumed, a job taken back",
     "schedule": "a schedule added, changed, removed or run by hand",
     "fire": "a schedule's time became a job, together with its next time",
+    "probe": "nothing: whether the disk takes writes again",
     "migrate": "one step of the ledger's layout",
 }
 
@@ -59,7 +60,7 @@ _STEPS: Final[Mapping[str, str]] = {
     "api.accepted": "the job is committed and its hint is put; the answer is not sent",
     "hint.put": "the hint is in the queue's file; no worker has it",
     "hint.taken": "the hint is gone from the queue's file; its job is not claimed",
-    "hints.cleared": "every hint was thrown away; none is put again yet",
+    "hint.missing": "a job that may run has no hint; none is put yet",
     "orphan.found": "the ledger names us as owner of a job that does not run; it is not released",
     "job.claimed": "the job runs according to ledger and memory; nothing of it was done",
     "job.done": "the task has returned; nothing of its end is written down",
