@@ -44,6 +44,10 @@ class LmRequest(BaseModel):
     top_k: int = Field(default=0, ge=0)
     min_p: float = Field(default=0.0, ge=0, le=1)
     repetition_penalty: float | None = Field(default=None, gt=0, le=10, allow_inf_nan=False)
+    #: Token -> what is added to its logit before anything is drawn: -100 rules it out.
+    logit_bias: dict[int, Annotated[float, Field(ge=-100, le=100)]] = Field(default_factory=dict, max_length=1024)
+    #: Tell each token's log-probability, and those of so many of the likeliest; None tells nothing and costs nothing.
+    logprobs: int | None = Field(default=None, ge=0, le=20)
     seed: int | None = Field(default=None, ge=0, lt=2**63)
     #: Texts that end the answer; they are not part of it.
     stop: Annotated[list[Annotated[str, Field(min_length=1)]], BeforeValidator(_listed)] = Field(

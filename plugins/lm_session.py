@@ -1,31 +1,44 @@
-"""A loaded language model serving many requests at once on mlx-lm's BatchGenerator.
+"""A loaded language model serving many requests at once.
 
-What a step that raises leaves in a BatchGenerator cannot be trusted: rows may be lost, caches fed twice (mlx-lm 0.32).
-So the generator is thrown away and every answer goes on in a new one from the tokens it has. Nobody can tell whose
-fault it was; until they have all got through, they run one at a time, and the one that fails alone is refused.
+Each lane has a line of those who wait, prompts on their way into caches, and rows that are being decoded together. A
+step belongs to one lane (`plugins.lm_turns`): a piece of a prompt and a token for each of its rows. The other lanes keep
+their caches and go on where they were.
+
+What a step that raises leaves behind cannot be trusted: caches may have been fed twice. So whoever was in it goes on from
+the tokens he has, with a new cache. Nobody can tell whose fault it was; until they have all got through, they run one at
+a time, and the one that fails alone is refused.
 """
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Iterable, Mapping
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Final
 
 from jobs.errors import RequestFailed
 from jobs.model import Lane
+from plugins import lm_caches
 from plugins.grammar import Grammars, Processor
 from plugins.lm_answer import Answer
+from plugins.lm_pace import Pace
+from plugins.lm_prefill import Prefill, Prompt
+from plugins.lm_prefixes import Prefixes
 from plugins.lm_request import Limits, parse, tokenise
+from plugins.lm_rows import Drawn, Row, Rows
+from plugins.lm_turns import Turns
 from plugins.mlx_process import on_cpu
 from plugins.runtime import Event
-from plugins.sampling import Samplers
 
-#: Prompt tokens computed between two looks at cancellations.
-PREFILL_STEP: Final = 512
 #: Places beyond the batch that only the interactive lane may take: a person never waits for a batch to end.
 RESERVE: Final = 8
-
-_RANK: Final = {Lane.INTERACTIVE: 0, Lane.NORMAL: 1, Lane.BATCH: 2}
+#: Tokens of a prompt in the largest piece that is computed at once.
+PIECE: Final = 2048
+#: Share of the caches' memory that is kept for the interactive lane.
+_KEPT_BACK: Final = 0.25
+#: Prompts of more tokens tell how far they are.
+_TELLING: Final = 512
+#: Bytes of prefixes that are kept for later prompts.
+PREFIX_BYTES: Final = 512 * 1024**2
 
 
 class LmSession:
@@ -39,20 +52,26 @@ class LmSession:
         limits: Limits,
         batch: int = 32,
         cache_tokens: int = 1 << 40,
+        prefix_bytes: int = PREFIX_BYTES,
         about: Mapping[str, Any] | None = None,
+        clock: Callable[[], float] = time.perf_counter,
     ) -> None:
         self._model = model
         self._tokenizer = tokenizer
         self._limits = limits
-        self._batch = max(1, batch)
         self._cache_tokens = cache_tokens
+        self._clock = clock
         self._stops = set(tokenizer.eos_token_ids)
-        self._samplers = Samplers()
         self._grammars = Grammars(tokenizer._tokenizer, vocabulary=limits.vocabulary, stops=self._stops)  # noqa: SLF001 - llguidance wants the tokenizer under mlx_lm's wrapper
-        self._waiting: list[Answer] = []
+        self._unbatched = lm_caches.batchable(model)
+        self._batch = 1 if self._unbatched else max(1, batch)
+        self._prefixes = Prefixes(prefix_bytes)
+        self._pace = Pace(PIECE)
+        self._turns = Turns()
+        self._line: dict[Lane, list[Answer]] = {lane: [] for lane in Lane}
+        self._prompts = {lane: self._new_prefill() for lane in Lane}
+        self._rows: dict[Lane, Rows] = {lane: Rows(model) for lane in Lane}
         self._suspects: list[Answer] = []
-        self._active: dict[int, Answer] = {}
-        self._generator = self._new_generator()
         self.info: Mapping[str, Any] = {
             **(about or {}),
             "context": limits.context,
@@ -65,7 +84,7 @@ class LmSession:
     @property
     def busy(self) -> bool:
         """Whether there are answers to work on."""
-        return bool(self._active or self._waiting or self._suspects)
+        return bool(self._suspects or any(self._line.values()) or self._active())
 
     def submit(self, request_id: str, request: Mapping[str, Any]) -> None:
         """Take a request (`plugins.lm_request.LmRequest`); a ``ValueError`` refuses it."""
@@ -81,133 +100,163 @@ class LmSession:
             prompt,
             detokenizer=self._tokenizer.detokenizer,
             max_tokens=min(asked.max_tokens, room),
-            sampler=self._samplers.get(asked.draw, asked.seed),
             processors=self._processors,
         )
         if asked.max_tokens > room and "max_tokens" in asked.model_fields_set:
             answer.notes.append(f"max_tokens was lowered to {room}: prompt and answer may have {self._limits.context}.")
-        self._waiting.append(answer)
-        self._waiting.sort(key=lambda one: _RANK[one.request.lane])  # stable: first come first served within a lane
+        if self._unbatched:
+            answer.notes.append(f"This kind of model is answered one at a time: mlx-lm cannot batch {self._unbatched}.")
+        self._prefixes.see(answer.prompt)
+        self._line[asked.lane].append(answer)
 
     def cancel(self, request_id: str) -> None:
         """Forget a request, wherever it is."""
-        self._waiting = [one for one in self._waiting if one.id != request_id]
         self._suspects = [one for one in self._suspects if one.id != request_id]
-        self._drop([uid for uid, one in self._active.items() if one.id == request_id])
+        for lane in Lane:
+            self._line[lane] = [one for one in self._line[lane] if one.id != request_id]
+            self._drop(lane, [one for one in self._of(lane) if one.id == request_id])
 
     def step(self) -> Iterable[Event]:
-        """Decode one token for the whole batch and compute one piece of the prompts that wait."""
+        """Compute a piece of a prompt and draw a token for each row of the lane whose turn it is."""
         self._admit()
+        lane = self._turns.next([lane for lane in Lane if self._prompts[lane] or self._rows[lane]])
+        if lane is None:
+            return []
         try:
-            prompts, drawn = self._generator.next()
+            events = self._prefill(lane)
+            drawn = self._decode(lane)
         except Exception as error:  # noqa: BLE001 - a processor, a shape, a full GPU: the session must live on
-            return self._recover(error)
-        events: list[Event] = []
-        for one in prompts:
-            if one.uid in self._active and one.progress[1] > PREFILL_STEP:
-                done, total = one.progress
-                events.append((self._active[one.uid].id, "prefill", {"done": done, "total": total}))
+            return self._recover(lane, error)
         for one in drawn:
-            events += self._drawn(one)
-        self._drop([uid for uid, answer in self._active.items() if answer.stopped])
+            events += self._drawn(lane, one)
+        self._drop(lane, [answer for answer in self._of(lane) if answer.stopped])
         if not self.busy:
             self._rest()
         return events
 
     def close(self) -> None:
-        """Give the generator back; the memory goes with the process."""
-        self._active.clear()
-        self._waiting.clear()
+        """Give the caches back; the rest of the memory goes with the process."""
+        for lane in Lane:
+            self._line[lane].clear()
+            self._drop(lane, self._of(lane))
         self._suspects.clear()
-        self._generator.close()
+        self._prefixes.clear()
 
     # -- into the batch ---------------------------------------------------------------------------------------------
 
     def _admit(self) -> None:
-        """Fill free places: suspects one at a time, otherwise by lane."""
+        """Let those begin who have room: suspects one at a time, otherwise each lane's line from its front."""
         if self._suspects:
-            if not self._active:
-                self._insert(self._suspects.pop(0))
+            if not self._active():
+                self._begin(self._suspects.pop(0))
             return
-        while self._waiting and self._has_room_for(self._waiting[0]):
-            self._insert(self._waiting.pop(0))
+        for lane in Lane:
+            while self._line[lane] and self._has_room_for(self._line[lane][0], lane):
+                self._begin(self._line[lane].pop(0))
 
-    def _has_room_for(self, answer: Answer) -> bool:
-        """Whether there is a place in the batch, and memory: rows of a batch are padded to the longest."""
-        if not self._active:
+    def _has_room_for(self, answer: Answer, lane: Lane) -> bool:
+        """Whether there is a place, and memory: rows of a batch are padded to the longest."""
+        here, everywhere = self._of(lane), self._active()
+        if not everywhere:
             return True
-        rows = len(self._active) + 1
-        longest = max(one.length for one in [answer, *self._active.values()])
-        places = self._batch + (RESERVE if answer.request.lane is Lane.INTERACTIVE else 0)
-        return rows <= places and rows * longest <= self._cache_tokens
+        urgent = lane is Lane.INTERACTIVE
+        places = self._batch + (RESERVE if urgent and not self._unbatched else 0)
+        if len(here) >= places:
+            return False
+        tokens = sum(_padded(self._of(other)) for other in Lane if other is not lane) + _padded([*here, answer])
+        return tokens <= self._cache_tokens * (1 if urgent else 1 - _KEPT_BACK)
 
-    def _insert(self, answer: Answer) -> None:
+    def _begin(self, answer: Answer) -> None:
         answer.start()
-        (uid,) = self._generator.insert(**answer.insertion)
-        self._active[uid] = answer
+        self._prompts[answer.request.lane].add(Prompt(answer, answer.context))
+
+    def _prefill(self, lane: Lane) -> list[Event]:
+        """Compute a piece of the lane's prompts, let those begin to answer that are ready, and tell how far they are."""
+        others = any(len(rows) for rows in self._rows.values())
+        prefill = self._prompts[lane]
+        worked = prefill.advance(others=others)
+        if ready := prefill.ready():
+            self._join(lane, ready)
+        return [
+            (prompt.owner.id, "prefill", {"done": prompt.done + (prompt.left == 0), "total": len(prompt.tokens)})
+            for prompt in worked
+            if len(prompt.tokens) > _TELLING
+        ]
+
+    def _join(self, lane: Lane, ready: Sequence[Prompt]) -> None:
+        for prompt in ready:
+            prompt.owner.cached_tokens = max(prompt.owner.cached_tokens, prompt.found)
+        rows = [
+            Row(
+                owner=prompt.owner,
+                cached=prompt.tokens[:-1],
+                draw=prompt.owner.request.draw,
+                stream=prompt.owner.stream,
+                processors=prompt.owner.processors(),
+                logprobs=prompt.owner.request.logprobs,
+            )
+            for prompt in ready
+        ]
+        self._rows[lane].join(rows, [prompt.cache or [] for prompt in ready], [prompt.tokens[-1] for prompt in ready])
 
     def _processors(self, answer: Answer) -> list[Processor]:
         """Return fresh logits processors for *answer*, which may have begun in another batch."""
         from mlx_lm.sample_utils import make_logits_processors
 
-        made: list[Processor] = make_logits_processors(repetition_penalty=answer.request.repetition_penalty)
+        made: list[Processor] = make_logits_processors(
+            logit_bias=answer.request.logit_bias or None, repetition_penalty=answer.request.repetition_penalty
+        )
         if answer.request.json_schema is not None:
             matcher = self._grammars.matcher(answer.request.json_schema)
             matcher.consume_tokens(answer.tokens)
-            made.append(self._grammars.processor(matcher, seen=len(answer.prompt) + len(answer.tokens)))
+            made.append(self._grammars.processor(matcher, seen=len(answer.context)))
         return made
-
-    def _new_generator(self) -> Any:
-        from mlx_lm.generate import BatchGenerator
-        from mlx_lm.models.cache import make_prompt_cache
-
-        for cache in make_prompt_cache(self._model):
-            if not hasattr(cache, "merge"):
-                raise ValueError(f"mlx-lm cannot batch this kind of model yet ({type(cache).__name__}).")
-        return BatchGenerator(
-            self._model,
-            stop_tokens=[[token] for token in sorted(self._stops)],
-            completion_batch_size=self._batch + RESERVE,
-            prefill_step_size=PREFILL_STEP,
-        )
 
     # -- out of the batch -------------------------------------------------------------------------------------------
 
-    def _drawn(self, drawn: Any) -> list[Event]:
-        """Tell what came of one row's step."""
-        answer = self._active.get(drawn.uid)
-        if answer is None:
+    def _decode(self, lane: Lane) -> list[Drawn]:
+        rows = self._rows[lane]
+        if not rows:
             return []
-        ended = drawn.finish_reason is not None
-        if ended:
-            del self._active[drawn.uid]
-        if (ended or not answer.tokens) and _is_nan(drawn):
-            self._drop([drawn.uid])
+        began = self._clock()
+        drawn = rows.step()
+        self._pace.stepped(self._clock() - began)
+        return drawn
+
+    def _drawn(self, lane: Lane, drawn: Drawn) -> list[Event]:
+        """Tell what came of one row's step."""
+        row, answer = drawn.row, drawn.row.owner
+        stopped = drawn.token in self._stops
+        first = not answer.tokens
+        if drawn.logprob is not None and not stopped:
+            answer.tell(drawn.token, drawn.logprob, drawn.top)
+        piece = answer.end() if stopped else answer.add(drawn.token)
+        ended = stopped or answer.full or answer.stopped
+        if (first or ended) and self._rows[lane].broken(row):
+            self._rows[lane].leave([row])
             return [_failed(answer, "The model computed NaN: damaged weights, or an overflow in this number format.")]
-        piece = answer.end() if drawn.finish_reason == "stop" else answer.add(drawn.token, last=ended)
         events: list[Event] = []
         if piece and answer.request.stream:
             events.append((answer.id, "token", {"text": piece, "n": len(answer.tokens)}))
-        if ended or answer.stopped:
-            reason = "stop" if answer.stopped else drawn.finish_reason
-            events.append((answer.id, "done", answer.result(reason)))
+        if ended:
+            if answer.continues:
+                self._prefixes.keep(list(row.cached), self._rows[lane].cache_of(row))
+            self._rows[lane].leave([row])
+            events.append((answer.id, "done", answer.result("stop" if stopped or answer.stopped else "length")))
         return events
 
-    def _drop(self, uids: list[int]) -> None:
-        """Take rows out of the batch."""
-        for uid in uids:
-            self._active.pop(uid, None)
-        if uids:
-            self._generator.remove(uids)
+    def _drop(self, lane: Lane, answers: Sequence[Answer]) -> None:
+        """Take answers out of a lane's prompts and rows."""
+        if answers:
+            self._prompts[lane].drop(answers)
+            self._rows[lane].leave([row for row in self._rows[lane].rows if row.owner in answers])
 
-    def _recover(self, error: Exception) -> list[Event]:
-        """Begin anew after a step that raised."""
+    def _recover(self, lane: Lane, error: Exception) -> list[Event]:
+        """Begin anew after a step that raised: with what was in it, and no other lane's."""
         import mlx.core as mx
 
-        caught, self._active = list(self._active.values()), {}
-        with contextlib.suppress(Exception):  # it is broken; all that matters is that it goes
-            self._generator.close()
-        self._generator = self._new_generator()
+        caught = self._of(lane)
+        self._prompts[lane], self._rows[lane] = self._new_prefill(), Rows(self._model)
         mx.clear_cache()
         if len(caught) == 1:
             return [_failed(caught[0], f"The model could not go on with this request: {error}")]
@@ -216,6 +265,18 @@ class LmSession:
         self._suspects += caught
         return []
 
+    def _of(self, lane: Lane) -> list[Answer]:
+        """Return the answers that *lane* works on."""
+        return [one.owner for one in (*self._prompts[lane].prompts, *self._rows[lane].rows)]
+
+    def _active(self) -> list[Answer]:
+        return [answer for lane in Lane for answer in self._of(lane)]
+
+    def _new_prefill(self) -> Prefill:
+        return Prefill(
+            self._model, prefixes=self._prefixes, pace=self._pace, alone=bool(self._unbatched), clock=self._clock
+        )
+
     def _rest(self) -> None:
         """Give the caches of finished answers back to the system."""
         import mlx.core as mx
@@ -223,14 +284,13 @@ class LmSession:
         mx.clear_cache()
 
 
+def _padded(answers: Sequence[Answer]) -> int:
+    """Return the tokens that the caches of *answers* have together at their longest."""
+    return len(answers) * max((answer.length for answer in answers), default=0)
+
+
 def _failed(answer: Answer, message: str) -> Event:
     return answer.id, "error", {"type": RequestFailed.slug, "message": message}
-
-
-def _is_nan(drawn: Any) -> bool:
-    import mlx.core as mx
-
-    return bool(mx.isnan(drawn.logprobs[drawn.token]).item())
 
 
 def _dtype(model: Any) -> str:

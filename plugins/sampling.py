@@ -1,66 +1,109 @@
-"""How the next token is drawn: one shared sampler for equal parameters, one of its own for a request with a seed.
+"""How the next tokens of a batch are drawn: all rows that sample together, whatever their parameters.
 
-A batch whose rows share one sampler object is drawn in one call (measured at 32 rows: 2.8 ms a step against 7.1), so
-samplers without a seed are made once for each set of parameters. A seeded request draws from its own random stream,
-whoever else is in the batch; the logits it draws from are the same on a CPU whatever the batch, on a GPU they may
-differ in the last bits with the batch's size.
+One sort serves every row's top-p and top-k, and greedy rows need no probabilities at all; a sampler for each row costs
+half of the speed at 16 rows. A seeded row draws from its own random stream, whoever else is in the batch; the logits it
+draws from are the same on a CPU whatever the batch, on a GPU they may differ in the last bits with the batch's size.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import math
+from collections.abc import Sequence
 from typing import Any, NamedTuple
-
-Sampler = Callable[[Any], Any]
 
 
 class Draw(NamedTuple):
-    """The parameters of a draw."""
+    """The parameters of a draw; a temperature of 0 takes the likeliest token."""
 
     temperature: float = 0.0
     top_p: float = 1.0
     top_k: int = 0
     min_p: float = 0.0
 
-
-class Samplers:
-    """Makes and shares samplers; used on the thread that owns MLX."""
-
-    def __init__(self) -> None:
-        self._shared: dict[Draw, Sampler] = {}
-
-    def get(self, draw: Draw, seed: int | None) -> Sampler:
-        """Return the sampler for *draw*, a fresh one if there is a *seed*."""
-        from mlx_lm.sample_utils import greedy_sampler, make_sampler
-
-        if draw.temperature == 0:
-            return greedy_sampler
-        if seed is not None:
-            return seeded(draw, seed)
-        if draw not in self._shared:
-            self._shared[draw] = make_sampler(
-                temp=draw.temperature, top_p=draw.top_p, top_k=draw.top_k, min_p=draw.min_p
-            )
-        return self._shared[draw]
+    @property
+    def greedy(self) -> bool:
+        """Whether nothing is left to chance."""
+        return self.temperature == 0
 
 
-def seeded(draw: Draw, seed: int) -> Sampler:
-    """Return a sampler with a random stream of its own."""
-    import mlx.core as mx
-    from mlx_lm.sample_utils import apply_min_p, apply_top_k, apply_top_p
+class Stream:
+    """A row's own random numbers."""
 
-    key = mx.random.key(seed)
+    def __init__(self, seed: int) -> None:
+        import mlx.core as mx
 
-    def sample(logprobs: Any) -> Any:
-        nonlocal key
-        key, now = mx.random.split(key)
-        # The order is mlx_lm's own: top-p, min-p, top-k, then the temperature.
-        if 0 < draw.top_p < 1:
-            logprobs = apply_top_p(logprobs, draw.top_p)
-        if draw.min_p > 0:
-            logprobs = apply_min_p(logprobs, draw.min_p)
-        if draw.top_k > 0:
-            logprobs = apply_top_k(logprobs, draw.top_k)
-        return mx.random.categorical(logprobs * (1 / draw.temperature), key=now)
+        self._key = mx.random.key(seed)
 
-    return sample
+    def next(self) -> Any:
+        """Return a key that is used once."""
+        import mlx.core as mx
+
+        self._key, now = mx.random.split(self._key)
+        return now
+
+
+class Drawing:
+    """Draws for a batch whose rows do not change: made anew when one joins or leaves.
+
+    *streams* has a row's own random numbers, or None for a row without a seed.
+    """
+
+    def __init__(self, draws: Sequence[Draw], streams: Sequence[Stream | None]) -> None:
+        import mlx.core as mx
+
+        self._rows = len(draws)
+        self._sampled = [row for row, draw in enumerate(draws) if not draw.greedy]
+        self._streams = [streams[row] for row in self._sampled]
+        chosen = [draws[row] for row in self._sampled]
+        if not chosen:
+            return
+        self._at = mx.array(self._sampled)
+        self._inverse = mx.array([[1 / draw.temperature] for draw in chosen])
+        self._filtered = any(draw.top_p < 1 or draw.top_k > 0 for draw in chosen)
+        self._top_p = mx.array([[draw.top_p if draw.top_p < 1 else 2.0] for draw in chosen])
+        self._top_k = mx.array([[draw.top_k or 2**30] for draw in chosen])
+        self._least = [math.log(draw.min_p) if draw.min_p > 0 else -math.inf for draw in chosen]
+        self._min_p = mx.array([[one] for one in self._least]) if max(self._least) > -math.inf else None
+
+    def __call__(self, logits: Any) -> Any:
+        """Return the tokens drawn from *logits*, of the shape (rows, vocabulary)."""
+        import mlx.core as mx
+
+        if not self._sampled:
+            return mx.argmax(logits, axis=-1)
+        if len(self._sampled) == self._rows:
+            return self._draw(logits)
+        return mx.put_along_axis(mx.argmax(logits, axis=-1), self._at, self._draw(logits[self._at]), axis=0)
+
+    def _draw(self, logits: Any) -> Any:
+        import mlx.core as mx
+
+        kept = self._keep(logits.astype(mx.float32)) * self._inverse
+        if not any(self._streams):
+            return mx.random.categorical(kept)
+        drawn = []
+        for row, stream in enumerate(self._streams):
+            key = stream.next() if stream is not None else None
+            drawn.append(mx.random.categorical(kept[row : row + 1], key=key))
+        return mx.concatenate(drawn)
+
+    def _keep(self, logits: Any) -> Any:
+        """Return *logits* with minus infinity for what top-p, top-k and min-p rule out.
+
+        Each rule drops the unlikeliest, so that together they keep what is above the highest of their thresholds; ties
+        at a threshold stay.
+        """
+        import mlx.core as mx
+
+        if self._filtered:
+            ordered = mx.sort(logits, axis=-1)
+            size = ordered.shape[-1]
+            masses = mx.softmax(ordered, axis=-1)
+            above = mx.cumsum(masses, axis=-1, reverse=True, inclusive=False)
+            by_mass = (above >= self._top_p).sum(axis=-1, keepdims=True)
+            by_count = mx.maximum(size - self._top_k, 0)
+            dropped = mx.minimum(mx.maximum(by_mass, by_count), size - 1)
+            logits = mx.where(logits < mx.take_along_axis(ordered, dropped, axis=-1), -math.inf, logits)
+        if self._min_p is not None:
+            logits = mx.where(logits < mx.max(logits, axis=-1, keepdims=True) + self._min_p, -math.inf, logits)
+        return logits

@@ -1,0 +1,166 @@
+"""Prompts on their way into caches, a piece at a time, so that whoever is being answered meanwhile is not held up.
+
+A long prompt is computed alone, in pieces; alone it needs no mask. Short ones are computed together in one piece. What
+several prompts begin with is computed by the first of them, up to where they part, and kept for the others.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Collection, Sequence
+from typing import Any, Final
+
+from plugins import lm_caches
+from plugins.lm_caches import Cache
+from plugins.lm_pace import Pace
+from plugins.lm_prefixes import Prefixes
+
+#: The most prompts computed together.
+TOGETHER: Final = 16
+
+
+class Prompt:
+    """One prompt. The last of its *tokens* is never computed here: it begins the answer."""
+
+    def __init__(self, owner: Any, tokens: Sequence[int]) -> None:
+        if not tokens:
+            raise ValueError("a prompt has at least one token")
+        self.owner = owner
+        self.tokens = list(tokens)
+        #: Holds the first `done` tokens; None until something was computed or found.
+        self.cache: Cache | None = None
+        self.done = 0
+        #: How many of the tokens were found and not computed.
+        self.found = 0
+        #: Where a beginning ends that other prompts have too.
+        self.boundary = 0
+
+    @property
+    def left(self) -> int:
+        """Return how many tokens are still to be computed here."""
+        return len(self.tokens) - 1 - self.done
+
+    @property
+    def ready(self) -> bool:
+        """Whether the answer can begin."""
+        return self.left == 0 and self.cache is not None
+
+    def take(self, tokens: int) -> list[int]:
+        """Take the next tokens for computing."""
+        piece = self.tokens[self.done : self.done + min(tokens, self.left)]
+        self.done += len(piece)
+        return piece
+
+
+class Prefill:
+    """The prompts of one lane. *alone* says that the model's caches cannot be batched."""
+
+    def __init__(
+        self,
+        model: Any,
+        *,
+        prefixes: Prefixes,
+        pace: Pace,
+        alone: bool = False,
+        clock: Callable[[], float] = time.perf_counter,
+    ) -> None:
+        self._model = model
+        self._prefixes = prefixes
+        self._pace = pace
+        self._alone = alone
+        self._clock = clock
+        self.prompts: list[Prompt] = []
+
+    def __len__(self) -> int:
+        return len(self.prompts)
+
+    def add(self, prompt: Prompt) -> None:
+        """Put *prompt* behind the others."""
+        self.prompts.append(prompt)
+
+    def drop(self, owners: Collection[Any]) -> None:
+        """Forget the prompts of *owners*."""
+        self.prompts = [prompt for prompt in self.prompts if prompt.owner not in owners]
+
+    def advance(self, *, others: bool) -> list[Prompt]:
+        """Compute one piece and return the prompts it belonged to; *others* says whether somebody waits meanwhile."""
+        if not self.prompts:
+            return []
+        size, began = self._pace.piece(others=others), self._clock()
+        chosen = self._chosen(size)
+        before = sum(prompt.left for prompt in chosen)
+        if len(chosen) == 1:
+            self._piece(chosen[0], size)
+            # Behind the others, so that a short prompt never waits for a long one to end.
+            self.prompts.append(self.prompts.pop(self.prompts.index(chosen[0])))
+        else:
+            compute_together(self._model, chosen)
+        self._pace.computed(before - sum(prompt.left for prompt in chosen), self._clock() - began)
+        return chosen
+
+    def ready(self) -> list[Prompt]:
+        """Give away the prompts that are done."""
+        done = [prompt for prompt in self.prompts if prompt.ready]
+        self.prompts = [prompt for prompt in self.prompts if not prompt.ready]
+        return done
+
+    def _chosen(self, size: int) -> list[Prompt]:
+        """Return what is computed now: the first prompt alone, or short ones whose lengths fit each other."""
+        first = self._looked_up(self.prompts[0])
+        if self._alone or first.boundary > first.done or first.left > size:
+            return [first]
+        together, longest = [first], first.left
+        for prompt in map(self._looked_up, self.prompts[1 : 4 * TOGETHER]):
+            padded = max(longest, prompt.left) * (len(together) + 1)
+            if prompt.boundary <= prompt.done and padded <= size and len(together) < TOGETHER:
+                together.append(prompt)
+                longest = max(longest, prompt.left)
+        return together
+
+    def _looked_up(self, prompt: Prompt) -> Prompt:
+        """Give *prompt* what is known of its beginning, if nothing of it was computed yet."""
+        if prompt.cache is None:
+            cache, prompt.done = self._prefixes.find(prompt.tokens)
+            prompt.cache, prompt.found = cache or None, prompt.done
+            prompt.boundary = self._prefixes.shared(prompt.tokens)
+        return prompt
+
+    def _piece(self, prompt: Prompt, size: int) -> None:
+        """Compute the next piece of *prompt*, no farther than to its boundary."""
+        ahead = prompt.boundary - prompt.done
+        compute_piece(self._model, prompt, min(size, ahead) if ahead > 0 else size)
+        if prompt.done == prompt.boundary and prompt.cache is not None and ahead > 0:
+            self._prefixes.keep(prompt.tokens[: prompt.done], lm_caches.copied(prompt.cache))
+
+
+def compute_piece(model: Any, prompt: Prompt, tokens: int) -> None:
+    """Compute at most *tokens* of *prompt*."""
+    import mlx.core as mx
+
+    prompt.cache = prompt.cache if prompt.cache is not None else lm_caches.fresh(model)
+    if piece := prompt.take(tokens):
+        model(mx.array([piece]), cache=prompt.cache)
+        lm_caches.evaluate(prompt.cache)
+        mx.clear_cache()
+
+
+def compute_together(model: Any, prompts: Sequence[Prompt]) -> None:
+    """Compute all of each of the *prompts*, padded on the right to the longest, and give each its own cache."""
+    import mlx.core as mx
+
+    pieces = [prompt.take(prompt.left) for prompt in prompts]
+    lengths = [len(piece) for piece in pieces]
+    batch = lm_caches.merged([prompt.cache or lm_caches.fresh(model) for prompt in prompts])
+    padding = [max(lengths) - length for length in lengths]
+    if any(padding):
+        for layer in batch:
+            layer.prepare(lengths=lengths, right_padding=padding)
+    if max(lengths):
+        model(mx.array([[*piece, *[0] * pad] for piece, pad in zip(pieces, padding, strict=True)]), cache=batch)
+    if any(padding):
+        for layer in batch:
+            layer.finalize()
+    for at, prompt in enumerate(prompts):
+        prompt.cache = lm_caches.extracted(batch, at)
+    mx.eval([[layer.state for layer in prompt.cache or ()] for prompt in prompts])
+    mx.clear_cache()
