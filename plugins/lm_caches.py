@@ -1,8 +1,8 @@
 """The key-value caches of sequences: made, batched, split, copied. A cache here is a list, one entry for each layer.
 
-They are mlx-lm's own. A *single* one serves one sequence; single ones are merged into a *batch*, whose rows are padded on
-the left to the longest. Padding needs a mask, and the mask costs: on an H200 an 8B model in bf16 decoded 17 % slower with
-it at one row and 21 % at 64 (mlx 0.32.4). So a batch whose rows are equally long goes without.
+They are mlx-lm's own. A *single* one serves one sequence; single ones are merged into a *batch*, whose rows are padded
+on the left to the longest. Padding needs a mask, and the mask costs: on an H200 an 8B model in bf16 decoded 17 % slower
+with it at one row and 21 % at 64 (mlx 0.32.4). So a batch whose rows are equally long goes without.
 """
 
 from __future__ import annotations

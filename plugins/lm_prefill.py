@@ -13,7 +13,7 @@ from typing import Any, Final
 from plugins import lm_caches
 from plugins.lm_caches import Cache
 from plugins.lm_pace import Pace
-from plugins.lm_prefixes import Prefixes
+from plugins.lm_prefixes import Prefixes, array, common
 
 #: The most prompts computed together.
 TOGETHER: Final = 16
@@ -27,6 +27,7 @@ class Prompt:
             raise ValueError("a prompt has at least one token")
         self.owner = owner
         self.tokens = list(tokens)
+        self.array = array(tokens)
         #: Holds the first `done` tokens; None until something was computed or found.
         self.cache: Cache | None = None
         self.done = 0
@@ -106,16 +107,25 @@ class Prefill:
 
     def _chosen(self, size: int) -> list[Prompt]:
         """Return what is computed now: the first prompt alone, or short ones whose lengths fit each other."""
-        first = self._looked_up(self.prompts[0])
-        if self._alone or first.boundary > first.done or first.left > size:
+        first, *others = self._unexpecting()
+        if self._alone or self._looked_up(first).boundary > first.done or first.left > size:
             return [first]
         together, longest = [first], first.left
-        for prompt in map(self._looked_up, self.prompts[1 : 4 * TOGETHER]):
+        for prompt in map(self._looked_up, others[: 4 * TOGETHER]):
             padded = max(longest, prompt.left) * (len(together) + 1)
             if prompt.boundary <= prompt.done and padded <= size and len(together) < TOGETHER:
                 together.append(prompt)
                 longest = max(longest, prompt.left)
         return together
+
+    def _unexpecting(self) -> list[Prompt]:
+        """Return the prompts, but for those whose beginning another one is just computing: they wait for it."""
+        ahead = [prompt for prompt in self.prompts if prompt.cache is not None and prompt.boundary > prompt.done]
+        return [
+            prompt
+            for prompt in self.prompts
+            if prompt.cache is not None or not any(common(prompt.array, one.array) > one.done for one in ahead)
+        ]
 
     def _looked_up(self, prompt: Prompt) -> Prompt:
         """Give *prompt* what is known of its beginning, if nothing of it was computed yet."""

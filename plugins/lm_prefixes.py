@@ -1,7 +1,7 @@
 """What prompts have in common is computed once: caches of prefixes in memory, least recently used out first.
 
-Found are a system prompt that many prompts begin with, the template of a folder of prompts, and the conversation that an
-answer continues. mlx-lm's own LRUPromptCache is not used: it forgets by age and not by use, and cannot say beforehand
+Found are a system prompt that many prompts begin with, the template of a folder of prompts, and the conversation that
+an answer continues. mlx-lm's own LRUPromptCache is not used: it forgets by age and not by use, and cannot say beforehand
 that two prompts which wait will share a prefix.
 """
 
@@ -43,12 +43,12 @@ class Prefixes:
 
     def see(self, tokens: Sequence[int]) -> None:
         """Note a prompt that will be computed, so that what it shares with others is found."""
-        self._recent.append(_array(tokens))
+        self._recent.append(array(tokens))
 
     def shared(self, tokens: Sequence[int]) -> int:
         """Return how many of the first *tokens* another recent prompt has too; 0 if that is not worth keeping."""
-        own = _array(tokens)
-        found = sorted((_common(own, other) for other in self._recent), reverse=True)
+        own = array(tokens)
+        found = sorted((common(own, other) for other in self._recent), reverse=True)
         # The prompt itself is among the recent ones: its twin counts, it alone does not.
         best = next((length for length in found[1 if found and found[0] == len(own) else 0 :]), 0)
         best = min(best, len(own) - 1)
@@ -59,14 +59,14 @@ class Prefixes:
 
         At least the last token is never in it.
         """
-        own = _array(tokens)
+        own = array(tokens)
         self.asked += len(own)
         best, length = None, 0
         for entry in self._entries:
-            common = min(_common(own, entry.tokens), len(own) - 1)
-            whole = common == len(entry.tokens)
-            if common > length and (whole or lm_caches.trimmable(entry.cache)):
-                best, length = entry, common
+            same = min(common(own, entry.tokens), len(own) - 1)
+            whole = same == len(entry.tokens)
+            if same > length and (whole or lm_caches.trimmable(entry.cache)):
+                best, length = entry, same
         if best is None or length < WORTH:
             return [], 0
         self._entries.remove(best)
@@ -79,13 +79,13 @@ class Prefixes:
 
     def keep(self, tokens: Sequence[int], cache: Cache) -> None:
         """Keep *cache*, which holds *tokens* and is nobody else's."""
-        own, size = _array(tokens), lm_caches.size(cache)
+        own, size = array(tokens), lm_caches.size(cache)
         if len(own) < WORTH or size > self._limit:
             return
         trimmable = lm_caches.trimmable(cache)
         for entry in list(self._entries):
             # A longer one serves for its own beginnings too, where tokens can be taken off its end.
-            if _common(own, entry.tokens) == len(entry.tokens) and (trimmable or len(entry.tokens) == len(own)):
+            if common(own, entry.tokens) == len(entry.tokens) and (trimmable or len(entry.tokens) == len(own)):
                 self._drop(entry)
         self._entries.append(_Entry(own, cache, size))
         self.size += size
@@ -102,14 +102,15 @@ class Prefixes:
         self.size -= entry.size
 
 
-def _array(tokens: Sequence[int]) -> Any:
+def array(tokens: Sequence[int]) -> Any:
+    """Return *tokens* as they are compared."""
     import numpy as np
 
     return np.asarray(tokens, dtype=np.uint32)
 
 
-def _common(one: Any, other: Any) -> int:
-    """Return the length of the longest common prefix."""
+def common(one: Any, other: Any) -> int:
+    """Return the length of the longest common prefix of two arrays of tokens."""
     import numpy as np
 
     length = min(len(one), len(other))

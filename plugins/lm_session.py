@@ -1,12 +1,12 @@
 """A loaded language model serving many requests at once.
 
 Each lane has a line of those who wait, prompts on their way into caches, and rows that are being decoded together. A
-step belongs to one lane (`plugins.lm_turns`): a piece of a prompt and a token for each of its rows. The other lanes keep
-their caches and go on where they were.
+step belongs to one lane (`plugins.lm_turns`): a piece of a prompt and a token for each of its rows. The other lanes
+keep their caches and go on where they were.
 
-What a step that raises leaves behind cannot be trusted: caches may have been fed twice. So whoever was in it goes on from
-the tokens he has, with a new cache. Nobody can tell whose fault it was; until they have all got through, they run one at
-a time, and the one that fails alone is refused.
+What a step that raises leaves behind cannot be trusted: caches may have been fed twice. So whoever was in it goes on
+from the tokens he has, with a new cache. Nobody can tell whose fault it was; until they have all got through, they run
+one at a time, and the one that fails alone is refused.
 """
 
 from __future__ import annotations
@@ -105,7 +105,7 @@ class LmSession:
         if asked.max_tokens > room and "max_tokens" in asked.model_fields_set:
             answer.notes.append(f"max_tokens was lowered to {room}: prompt and answer may have {self._limits.context}.")
         if self._unbatched:
-            answer.notes.append(f"This kind of model is answered one at a time: mlx-lm cannot batch {self._unbatched}.")
+            answer.notes.append(f"Answered alone: mlx-lm cannot batch this kind of model ({self._unbatched}).")
         self._prefixes.see(answer.prompt)
         self._line[asked.lane].append(answer)
 
@@ -171,7 +171,7 @@ class LmSession:
         self._prompts[answer.request.lane].add(Prompt(answer, answer.context))
 
     def _prefill(self, lane: Lane) -> list[Event]:
-        """Compute a piece of the lane's prompts, let those begin to answer that are ready, and tell how far they are."""
+        """Compute a piece of the lane's prompts; those that are ready begin to answer. Return how far they are."""
         others = any(len(rows) for rows in self._rows.values())
         prefill = self._prompts[lane]
         worked = prefill.advance(others=others)

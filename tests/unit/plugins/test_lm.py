@@ -444,7 +444,7 @@ def test_a_kind_of_cache_that_cannot_be_batched_is_served_one_at_a_time(tiny, mo
     results = {name: told[-1][1] for name, told in drain(session).items()}
     session.close()
     assert {name: result["text"] for name, result in results.items()} == right
-    assert all("one at a time" in result["notes"][0] for result in results.values())
+    assert all("Answered alone" in result["notes"][0] for result in results.values())
 
 
 @pytest.mark.models
