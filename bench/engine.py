@@ -76,21 +76,42 @@ def random_model(size: str) -> Any:
     return model
 
 
-def word_tokenizer(size: int) -> Any:
-    """Return a tokenizer of *size* tokens, each a word; its end token is never drawn by these models in practice."""
-    from mlx_lm.tokenizer_utils import load
-    from tokenizers import Tokenizer, models, pre_tokenizers
+def byte_tokenizer(size: int) -> Any:
+    """Return a byte-level tokenizer of *size* tokens, as Llama-3's is: bytes, pairs of them, and triples."""
+    from itertools import islice, product
 
-    words = {f"w{number}": number for number in range(size - 1)} | {"<end>": size - 1}
-    tokenizer = Tokenizer(models.WordLevel(words, unk_token="w0"))  # noqa: S106 - a word
-    tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    from mlx_lm.tokenizer_utils import load
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+
+    letters = sorted(pre_tokenizers.ByteLevel.alphabet())
+    merges = [*product(letters, letters), *((a + b, c) for a, b, c in product(letters, letters, letters))]
+    pieces = letters + [first + second for first, second in islice(merges, size)]
+    words = {piece: number for number, piece in enumerate(pieces[: size - 1])} | {"<|end|>": size - 1}
+    used = [(first, second) for first, second in islice(merges, size) if first + second in words]
+    tokenizer = Tokenizer(models.BPE(words, used))
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
     folder = Path(tempfile.mkdtemp(prefix="words-"))
     tokenizer.save(str(folder / "tokenizer.json"))
     (folder / "config.json").write_text("{}")
     (folder / "tokenizer_config.json").write_text(
-        json.dumps({"tokenizer_class": "PreTrainedTokenizerFast", "eos_token": "<end>"})
+        json.dumps({"tokenizer_class": "PreTrainedTokenizerFast", "eos_token": "<|end|>"})
     )
     return load(folder)
+
+
+class Numbers:
+    """A tokenizer whose texts are token ids: both arms then answer the very same prompt."""
+
+    def __init__(self, tokenizer: Any) -> None:
+        self._real = tokenizer
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._real, name)
+
+    def encode(self, text: str, **_: Any) -> list[int]:
+        """Read the ids."""
+        return [int(word) for word in text.split()]
 
 
 class Arms:
@@ -99,18 +120,21 @@ class Arms:
     def __init__(self, size: str) -> None:
         self.model = random_model(size)
         self.vocabulary = SIZES[size]["vocab_size"]
-        self.tokenizer = word_tokenizer(self.vocabulary)
+        self.tokenizer = byte_tokenizer(self.vocabulary)
 
     def tokens(self, count: int, seed: int) -> list[int]:
+        """Return *count* tokens at random."""
         chance = random.Random(seed)
         return [chance.randrange(self.vocabulary - 1) for _ in range(count)]
 
     def text(self, tokens: Iterable[int]) -> str:
-        return " ".join(f"w{token}" for token in tokens)
+        """Return what `Numbers` reads as *tokens*."""
+        return " ".join(map(str, tokens))
 
     def session(self, **kwargs: Any) -> LmSession:
+        """Return a session on the model."""
         limits = Limits(context=131072, vocabulary=self.vocabulary)
-        return LmSession(self.model, self.tokenizer, limits=limits, batch=64, **kwargs)
+        return LmSession(self.model, Numbers(self.tokenizer), limits=limits, batch=64, **kwargs)
 
     def ours(self, work: list[dict[str, Any]], **kwargs: Any) -> int:
         """Answer *work* with a session; return the number of tokens drawn."""
@@ -122,7 +146,8 @@ class Arms:
         while session.busy:
             for _, kind, data in session.step():
                 count += data["completion_tokens"] if kind == "done" else 0
-                assert kind != "error", data
+                if kind == "error":
+                    raise RuntimeError(data)
         session.close()
         return count
 
@@ -305,11 +330,11 @@ def main() -> int:
             one = {"tokens": arms.tokens(length, number), "max_tokens": limit}
             if sampled:
                 one |= {"temperature": chance.choice([0.5, 0.7, 0.9, 1.1]), "top_p": chance.choice([0.8, 0.9, 0.95])}
-            made.append(one)
+            made.append(one | {"lane": "batch"})
         return made
 
     rows = []
-    one = work(1)
+    one = [each | {"lane": "interactive"} for each in work(1)]
     rows.append(paired("nothing: ours / ours, one stream", lambda: arms.ours(one), lambda: arms.ours(one), rounds))
     rows.append(paired("one stream / stream_generate", lambda: arms.ours(one), lambda: arms.alone(one), rounds))
     for count in (8, 64):
@@ -336,7 +361,9 @@ def main() -> int:
         )
     )
     beginning = arms.tokens(asked.shared, 4242)
-    shared = [{"tokens": beginning + arms.tokens(20, number), "max_tokens": 32} for number in range(100)]
+    shared = [
+        {"tokens": beginning + arms.tokens(20, number), "max_tokens": 32, "lane": "batch"} for number in range(100)
+    ]
     few = max(1, rounds // 3)
     rows.append(
         paired(

@@ -33,6 +33,8 @@ class Prompt:
         self.done = 0
         #: How many of the tokens were found and not computed.
         self.found = 0
+        #: The state of the store of prefixes when it was last asked.
+        self.looked_up = -1
         #: Where a beginning ends that other prompts have too.
         self.boundary = 0
 
@@ -129,7 +131,8 @@ class Prefill:
 
     def _looked_up(self, prompt: Prompt) -> Prompt:
         """Give *prompt* what is known of its beginning, if nothing of it was computed yet."""
-        if prompt.cache is None:
+        if prompt.cache is None and prompt.looked_up != self._prefixes.changes:
+            prompt.looked_up = self._prefixes.changes
             cache, prompt.done = self._prefixes.find(prompt.tokens)
             prompt.cache, prompt.found = cache or None, prompt.done
             prompt.boundary = self._prefixes.shared(prompt.tokens)
@@ -151,7 +154,6 @@ def compute_piece(model: Any, prompt: Prompt, tokens: int) -> None:
     if piece := prompt.take(tokens):
         model(mx.array([piece]), cache=prompt.cache)
         lm_caches.evaluate(prompt.cache)
-        mx.clear_cache()
 
 
 def compute_together(model: Any, prompts: Sequence[Prompt]) -> None:
@@ -173,4 +175,3 @@ def compute_together(model: Any, prompts: Sequence[Prompt]) -> None:
     for at, prompt in enumerate(prompts):
         prompt.cache = lm_caches.extracted(batch, at)
     mx.eval([[layer.state for layer in prompt.cache or ()] for prompt in prompts])
-    mx.clear_cache()

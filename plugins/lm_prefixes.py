@@ -1,7 +1,7 @@
 """What prompts have in common is computed once: caches of prefixes in memory, least recently used out first.
 
-Found are a system prompt that many prompts begin with, the template of a folder of prompts, and the conversation that
-an answer continues. mlx-lm's own LRUPromptCache is not used: it forgets by age and not by use, and cannot say beforehand
+Found are a system prompt that many prompts begin with, the template of a folder of prompts, and the conversation
+that an answer continues. mlx-lm's own LRUPromptCache is not used: it forgets by age and not by use, and cannot say beforehand
 that two prompts which wait will share a prefix.
 """
 
@@ -38,6 +38,8 @@ class Prefixes:
         self._recent: deque[Any] = deque(maxlen=_RECENT)
         #: Bytes kept now; tokens that did not have to be computed, of how many asked for.
         self.size = 0
+        #: How often something new was kept: asking again before that finds nothing new.
+        self.changes = 0
         self.hits = 0
         self.asked = 0
 
@@ -89,6 +91,7 @@ class Prefixes:
                 self._drop(entry)
         self._entries.append(_Entry(own, cache, size))
         self.size += size
+        self.changes += 1
         while self.size > self._limit:
             self._drop(self._entries[0])
 

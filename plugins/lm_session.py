@@ -35,6 +35,8 @@ RESERVE: Final = 8
 PIECE: Final = 2048
 #: Share of the caches' memory that is kept for the interactive lane.
 _KEPT_BACK: Final = 0.25
+#: In the batch lane new answers begin when this part of the places is free.
+_WAVES: Final = 8
 #: Prompts of more tokens tell how far they are.
 _TELLING: Final = 512
 #: Bytes of prefixes that are kept for later prompts.
@@ -151,8 +153,15 @@ class LmSession:
                 self._begin(self._suspects.pop(0))
             return
         for lane in Lane:
-            while self._line[lane] and self._has_room_for(self._line[lane][0], lane):
+            while self._line[lane] and self._worth_beginning(lane) and self._has_room_for(self._line[lane][0], lane):
                 self._begin(self._line[lane].pop(0))
+
+    def _worth_beginning(self, lane: Lane) -> bool:
+        """Whether to let the next one begin now; in the batch lane several begin together, which costs a step less."""
+        if lane is not Lane.BATCH or len(self._prompts[lane]):
+            return True
+        free = self._batch - len(self._rows[lane])
+        return free >= min(max(1, self._batch // _WAVES), len(self._line[lane]))
 
     def _has_room_for(self, answer: Answer, lane: Lane) -> bool:
         """Whether there is a place, and memory: rows of a batch are padded to the longest."""
@@ -172,7 +181,8 @@ class LmSession:
 
     def _prefill(self, lane: Lane) -> list[Event]:
         """Compute a piece of the lane's prompts; those that are ready begin to answer. Return how far they are."""
-        others = any(len(rows) for rows in self._rows.values())
+        # Nobody waits for the next word of a batch answer: there only the throughput counts.
+        others = any(len(rows) for other, rows in self._rows.items() if other is not Lane.BATCH)
         prefill = self._prompts[lane]
         worked = prefill.advance(others=others)
         if ready := prefill.ready():
@@ -216,7 +226,8 @@ class LmSession:
 
     def _decode(self, lane: Lane) -> list[Drawn]:
         rows = self._rows[lane]
-        if not rows:
+        # In the batch lane all prompts first: a step for all costs little more than one for some.
+        if not rows or (lane is Lane.BATCH and len(self._prompts[lane])):
             return []
         began = self._clock()
         drawn = rows.step()
