@@ -313,12 +313,13 @@ def main() -> int:
     parser.add_argument("--rounds", type=int, default=9)
     parser.add_argument("--tokens", type=int, default=0, help="tokens of an answer (64, or 256 for 8b)")
     parser.add_argument("--shared", type=int, default=2000, help="tokens that prompts share in the prefix row")
+    parser.add_argument("--cache", type=float, default=0, help="GB of freed buffers that MLX may keep (mlxd's default)")
+    parser.add_argument("--only", default="", help="only pairs whose name contains this")
     parser.add_argument("--json", type=Path, help="keep the figures here")
     asked = parser.parse_args()
-    mlx_process.prepare()
+    mlx_process.prepare(cache=int(asked.cache * 1e9) or None)
     arms = Arms(asked.size)
     most = asked.tokens or (256 if asked.size == "8b" else 64)
-    rounds = asked.rounds
     print(f"{asked.size} on {mx.default_device()}, mlx {version('mlx')}, mlx-lm {version('mlx-lm')}", flush=True)
 
     def work(rows: int, *, ragged: bool = False, sampled: bool = False, seed: int = 0) -> list[dict[str, Any]]:
@@ -333,45 +334,35 @@ def main() -> int:
             made.append(one | {"lane": "batch"})
         return made
 
-    rows = []
+    rows: list[dict[str, Any]] = []
+
+    def pair(what: str, ours: Callable[[], int], theirs: Callable[[], int], rounds: int = asked.rounds) -> None:
+        if asked.only in what:
+            rows.append(paired(what, ours, theirs, rounds))
+
     one = [each | {"lane": "interactive"} for each in work(1)]
-    rows.append(paired("nothing: ours / ours, one stream", lambda: arms.ours(one), lambda: arms.ours(one), rounds))
-    rows.append(paired("one stream / stream_generate", lambda: arms.ours(one), lambda: arms.alone(one), rounds))
+    pair("nothing: ours / ours, one stream", lambda: arms.ours(one), lambda: arms.ours(one))
+    pair("one stream / stream_generate", lambda: arms.ours(one), lambda: arms.alone(one))
     for count in (8, 64):
         even = work(count)
-        rows.append(
-            paired(
-                f"batch of {count} / BatchGenerator",
-                lambda even=even: arms.ours(even),
-                lambda even=even: arms.theirs(even),
-                rounds,
-            )
+        pair(
+            f"batch of {count} / BatchGenerator",
+            lambda even=even: arms.ours(even),
+            lambda even=even: arms.theirs(even),
         )
     ragged = work(96, ragged=True)
-    rows.append(
-        paired("ragged, 96 requests / BatchGenerator", lambda: arms.ours(ragged), lambda: arms.theirs(ragged), rounds)
-    )
+    pair("ragged, 96 requests / BatchGenerator", lambda: arms.ours(ragged), lambda: arms.theirs(ragged))
     drawn = work(96, ragged=True, sampled=True)
-    rows.append(
-        paired(
-            "ragged, sampled each its own way / BatchGenerator",
-            lambda: arms.ours(drawn),
-            lambda: arms.theirs(drawn),
-            rounds,
-        )
-    )
+    pair("ragged, sampled each its own way / BatchGenerator", lambda: arms.ours(drawn), lambda: arms.theirs(drawn))
     beginning = arms.tokens(asked.shared, 4242)
     shared = [
         {"tokens": beginning + arms.tokens(20, number), "max_tokens": 32, "lane": "batch"} for number in range(100)
     ]
-    few = max(1, rounds // 3)
-    rows.append(
-        paired(
-            f"100 prompts sharing {asked.shared} tokens / not shared",
-            lambda: arms.ours(shared),
-            lambda: arms.ours(shared, prefix_bytes=0),
-            few,
-        )
+    pair(
+        f"100 prompts sharing {asked.shared} tokens / not shared",
+        lambda: arms.ours(shared),
+        lambda: arms.ours(shared, prefix_bytes=0),
+        max(1, asked.rounds // 3),
     )
     found = {
         "size": asked.size,

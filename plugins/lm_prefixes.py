@@ -1,8 +1,8 @@
 """What prompts have in common is computed once: caches of prefixes in memory, least recently used out first.
 
 Found are a system prompt that many prompts begin with, the template of a folder of prompts, and the conversation
-that an answer continues. mlx-lm's own LRUPromptCache is not used: it forgets by age and not by use, and cannot say beforehand
-that two prompts which wait will share a prefix.
+that an answer continues. mlx-lm's own LRUPromptCache is not used: it forgets by age and not by use, and cannot say
+beforehand that two prompts which wait will share a prefix.
 """
 
 from __future__ import annotations

@@ -62,9 +62,13 @@ class _Coming(NamedTuple):
 class Rows:
     """A batch of sequences, all on one thread."""
 
-    def __init__(self, model: Any) -> None:
+    def __init__(self, model: Any, *, slack: float = 0.0) -> None:
+        """*slack* is the share of the batch that may have left before the caches are copied to be without it."""
         self._model = model
-        self.rows: list[Row] = []
+        self._slack = slack
+        #: Those in the caches, in their order; who has left is computed in vain until the next copy.
+        self._places: list[Row] = []
+        self._gone: set[Row] = set()
         self._cache: Cache = []
         #: The tokens that are fed next; they may still be on their way.
         self._next: Any = None
@@ -73,48 +77,55 @@ class Rows:
         self._steps = 0
 
     def __len__(self) -> int:
-        return len(self.rows)
+        return len(self._places) - len(self._gone)
 
     @property
-    def longest(self) -> int:
-        """Return the tokens in the longest row's cache."""
-        return max((len(row.cached) for row in self.rows), default=0)
+    def rows(self) -> list[Row]:
+        """Return the rows that are being decoded."""
+        return [row for row in self._places if row not in self._gone]
 
     def join(self, rows: Sequence[Row], caches: Sequence[Cache], inputs: Sequence[int]) -> None:
         """Take *rows* in with their single *caches*; *inputs* are the tokens that they are fed next."""
         import mlx.core as mx
 
+        self._tidy()
         fed = mx.array(list(inputs), dtype=mx.uint32)
-        if self.rows:
-            ours = lm_caches.merged([self._cache]) if len(self.rows) == 1 else self._cache
+        if self._places:
+            ours = lm_caches.merged([self._cache]) if len(self._places) == 1 else self._cache
             self._cache = lm_caches.extended(ours, lm_caches.merged(caches))
             self._next = mx.concatenate([self._next, fed])
         else:
             self._cache = lm_caches.merged(caches) if len(rows) > 1 else caches[0]
             self._next = fed
-        self.rows += rows
+        self._places += rows
         self._changed()
 
     def leave(self, gone: Collection[Row]) -> None:
         """Take rows out; those that are not here are ignored."""
+        self._gone.update(row for row in gone if row in self._places)
+        if not len(self) or len(self._gone) > self._slack * len(self._places):
+            self._tidy()
+
+    def _tidy(self) -> None:
+        """Copy the caches so that only those are in them that have not left."""
         import mlx.core as mx
 
-        keep = [at for at, row in enumerate(self.rows) if row not in gone]
-        if len(keep) == len(self.rows):
+        if not self._gone:
             return
+        keep = [at for at, row in enumerate(self._places) if row not in self._gone]
         if not keep:
             self._cache, self._next = [], None
         else:
             alone = len(keep) == 1
             self._cache = lm_caches.extracted(self._cache, *keep) if alone else lm_caches.filtered(self._cache, keep)
             self._next = self._next[mx.array(keep)]
-        self.rows = [self.rows[at] for at in keep]
+        self._places, self._gone = [self._places[at] for at in keep], set()
         self._changed()
 
     def cache_of(self, row: Row) -> Cache:
         """Return a single cache with what *row* has in its own: the tokens of `Row.cached`."""
-        at = self.rows.index(row)
-        return lm_caches.copied(self._cache) if len(self.rows) == 1 else lm_caches.extracted(self._cache, at)
+        at = self._places.index(row)
+        return lm_caches.copied(self._cache) if len(self._places) == 1 else lm_caches.extracted(self._cache, at)
 
     def step(self) -> list[Drawn]:
         """Feed what was drawn last, start the next draw, and return what was fed, without the ends of prompts."""
@@ -124,10 +135,12 @@ class Rows:
         logits = self._model(fed[:, None], cache=self._cache)[:, -1, :]
         logits, contexts = self._processed(logits, fed)
         self._next = self._drawing(logits)
-        self._coming = _Coming(tuple(self.rows), mx.isnan(logits[:, 0]), self._probabilities(logits))
+        self._coming = _Coming(tuple(self._places), mx.isnan(logits[:, 0]), self._probabilities(logits))
         mx.async_eval(self._next, self._coming.broken, *self._coming.told.values(), contexts)
         drawn = []
-        for row, token in zip(self.rows, fed.tolist(), strict=True):
+        for row, token in zip(self._places, fed.tolist(), strict=True):
+            if row in self._gone:
+                continue
             row.cached.append(token)
             if row.begun:
                 drawn.append(self._drawn(row, token))
@@ -155,8 +168,8 @@ class Rows:
         import mlx.core as mx
 
         found = {}
-        for at, row in enumerate(self.rows):
-            if row.logprobs is not None:
+        for at, row in enumerate(self._places):
+            if row.logprobs is not None and row not in self._gone:
                 line = logits[at].astype(mx.float32)
                 line = line - mx.logsumexp(line)
                 likeliest = mx.argsort(-line)[: row.logprobs]
@@ -167,12 +180,12 @@ class Rows:
         """Let the rows' processors change their logits."""
         import mlx.core as mx
 
-        which = [at for at, row in enumerate(self.rows) if row.processors]
+        which = [at for at, row in enumerate(self._places) if row.processors and row not in self._gone]
         if not which:
             return logits, []
-        lines, contexts = [logits[at : at + 1] for at in range(len(self.rows))], []
+        lines, contexts = [logits[at : at + 1] for at in range(len(self._places))], []
         for at in which:
-            row = self.rows[at]
+            row = self._places[at]
             before = mx.array(row.cached, dtype=fed.dtype) if row.context is None else row.context
             row.context = mx.concatenate([before, fed[at : at + 1]])
             contexts.append(row.context)
@@ -181,5 +194,5 @@ class Rows:
         return mx.concatenate(lines), contexts
 
     def _changed(self) -> None:
-        self._drawing = Drawing([row.draw for row in self.rows], [row.stream for row in self.rows])
-        lm_caches.set_padded(self._cache, padded=len({len(row.cached) for row in self.rows}) > 1)
+        self._drawing = Drawing([row.draw for row in self._places], [row.stream for row in self._places])
+        lm_caches.set_padded(self._cache, padded=len({len(row.cached) for row in self._places}) > 1)

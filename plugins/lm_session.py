@@ -37,6 +37,8 @@ PIECE: Final = 2048
 _KEPT_BACK: Final = 0.25
 #: In the batch lane new answers begin when this part of the places is free.
 _WAVES: Final = 8
+#: Share of a batch that may have left it before its caches are copied, on a GPU.
+_SLACK: Final = 0.25
 #: Prompts of more tokens tell how far they are.
 _TELLING: Final = 512
 #: Bytes of prefixes that are kept for later prompts.
@@ -72,7 +74,7 @@ class LmSession:
         self._turns = Turns()
         self._line: dict[Lane, list[Answer]] = {lane: [] for lane in Lane}
         self._prompts = {lane: self._new_prefill() for lane in Lane}
-        self._rows: dict[Lane, Rows] = {lane: Rows(model) for lane in Lane}
+        self._rows: dict[Lane, Rows] = {lane: self._new_rows() for lane in Lane}
         self._suspects: list[Answer] = []
         self.info: Mapping[str, Any] = {
             **(about or {}),
@@ -267,7 +269,7 @@ class LmSession:
         import mlx.core as mx
 
         caught = self._of(lane)
-        self._prompts[lane], self._rows[lane] = self._new_prefill(), Rows(self._model)
+        self._prompts[lane], self._rows[lane] = self._new_prefill(), self._new_rows()
         mx.clear_cache()
         if len(caught) == 1:
             return [_failed(caught[0], f"The model could not go on with this request: {error}")]
@@ -287,6 +289,10 @@ class LmSession:
         return Prefill(
             self._model, prefixes=self._prefixes, pace=self._pace, alone=bool(self._unbatched), clock=self._clock
         )
+
+    def _new_rows(self) -> Rows:
+        # On a GPU copying the caches costs more than some rows that are computed in vain.
+        return Rows(self._model, slack=0.0 if on_cpu() else _SLACK)
 
     def _rest(self) -> None:
         """Give the caches of finished answers back to the system."""
