@@ -125,17 +125,49 @@ class Dispatcher:
             self._woken = True
             self._news.notify()
 
+    def _expect(self, due: datetime) -> None:
+        """Look when *due* has come, if not earlier. Many retries that are written down together cost no look each."""
+        with self._news:
+            if self._due is None or due < self._due:
+                self._due = due
+                self._news.notify()
+
     def _loop(self) -> None:
         while not self._stopping:
-            pause = self._turn()
-            with self._news:
-                self._news.wait_for(lambda: self._woken or self._stopping, timeout=pause)
-                self._woken = False
+            self._sleep(self._turn())
+
+    def _sleep(self, most: float) -> None:
+        """Sleep until something is due or somebody wakes us, at most *most* seconds."""
+        end = time.monotonic() + most
+        with self._news:
+            while not (self._woken or self._stopping):
+                pause = min(end - time.monotonic(), self._until_due())
+                if pause <= 0:
+                    break
+                self._news.wait(pause)
+            self._woken = False
+
+    def _until_due(self) -> float:
+        return math.inf if self._due is None else (self._due - self._clock()).total_seconds()
+
+    def _writable(self) -> bool:
+        """Tell whether the ledger can be written, or can be again."""
+        problem = self._ledger.problem
+        if problem is None:
+            return True
+        well = self._ledger.probe()
+        if well:
+            log.info("The ledger can be written again.", extra={"action": "ledger_recovered"})
+        else:
+            log.warning("%s", problem, extra={"action": "ledger_unwritable"})
+        return well
 
     def _turn(self) -> float:
-        """Look once; return how long to sleep, in seconds."""
+        """Look once; return how long to sleep at most, in seconds."""
+        with self._news:
+            self._due = None
         try:
-            if self._ledger.problem is not None and not self._ledger.probe():
+            if not self._writable():
                 return TRY_AGAIN
             self._arrivals()
             self.look()

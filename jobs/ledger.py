@@ -69,6 +69,14 @@ class Ledger:
         """Return why the last write failed, None if it did not."""
         return self._db.problem
 
+    def probe(self) -> bool:
+        """Find out whether `problem` has passed, by a write that changes nothing; return whether all is well."""
+        return self._db.probe()
+
+    def on_problem(self, tell: Callable[[], None]) -> None:
+        """Call *tell* when `problem` comes up, on the thread whose write failed; it must return at once."""
+        self._db.on_problem = tell
+
     # Taking jobs in.
 
     def add(self, new: NewJob, *, limit: int | None = None, seen: tuple[Path, str] | None = None) -> tuple[Job, bool]:
