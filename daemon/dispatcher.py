@@ -2,12 +2,17 @@
 
 The queue's hints are never the truth. One thread sleeps until the earliest of: a job becomes due, somebody says that
 something changed, or the periodic look (which is what finds lost hints and orphaned claims).
+
+A look asks for each job by name whether it has a hint in its lane. Counting would not do: hints that lead nowhere (the
+queue's file is anybody's) would stand for those that are missing, for as long as no worker has time for them.
 """
 
 from __future__ import annotations
 
 import logging
+import math
 import threading
+import time
 from collections.abc import Callable, Collection
 from datetime import datetime
 from typing import Final, Protocol
@@ -22,8 +27,6 @@ log = logging.getLogger(__name__)
 
 #: Seconds between two looks at the ledger when nothing happens.
 LOOK_EVERY: Final = 30.0
-#: More jobs than this never wait (the configuration's limit is lower by default).
-_MOST: Final = 100_000
 #: Seconds between two tries while the ledger cannot be read or written.
 TRY_AGAIN: Final = 5.0
 
@@ -34,11 +37,8 @@ class Hints(Protocol):
     def put(self, job_id: str, *, lane: Lane = Lane.NORMAL, priority: int = 0) -> None:
         """Leave a hint."""
 
-    def clear(self) -> None:
-        """Drop every hint."""
-
-    def waiting(self) -> int:
-        """Return how many hints wait."""
+    def hinted(self, job_id: str, *, lane: Lane) -> bool:
+        """Tell whether a hint for the job waits in *lane*."""
 
 
 class Dispatcher:
@@ -67,6 +67,8 @@ class Dispatcher:
         self._news = threading.Condition()
         self._woken = False
         self._stopping = False
+        #: When the next delayed job may start; the condition's lock guards it.
+        self._due: datetime | None = None
         self._thread = threading.Thread(target=self._loop, name="dispatcher", daemon=True)
         #: What stands in the way at the moment, for `mlxd doctor` and the health page.
         self.problem: str | None = None
@@ -88,7 +90,7 @@ class Dispatcher:
         if job.state is not State.QUEUED:
             return
         if job.not_before is not None and job.not_before > self._clock():
-            self.wake()
+            self._expect(job.not_before)
         else:
             self._queue.put(job.id, lane=job.lane, priority=job.priority)
 
@@ -96,20 +98,12 @@ class Dispatcher:
         """Mend whatever differs between ledger and queue. Safe to call at any time, from any thread."""
         for orphan in self._executor.orphans():
             self._take_back(orphan)
-        waiting = self._queue.waiting()
-        if waiting >= self._ledger.counts().get(State.QUEUED, 0):
-            return
-        if waiting < len(self._ready()):
-            # Hints were lost, or jobs became due. Clearing first bounds their number; a doubled hint is harmless.
-            self._queue.clear()
-            reach("hints.cleared")
-            # Looked up again: a hint that came since and was cleared away belongs to a job that is there by now.
-            for job in self._ready():
-                self._queue.put(job.id, lane=job.lane, priority=job.priority)
-
-    def _ready(self) -> list[Job]:
         held = self._held()
-        return self._ledger.ready(limit=_MOST, lanes=[lane for lane in Lane if lane not in held])
+        for job_id, lane, priority in self._ledger.ready_ids(lanes=[lane for lane in Lane if lane not in held]):
+            # One that was taken this moment and is not claimed yet gets another; a doubled hint is harmless.
+            if not self._queue.hinted(job_id, lane=lane):
+                reach("hint.missing")
+                self._queue.put(job_id, lane=lane, priority=priority)
 
     def _take_back(self, orphan: Job) -> None:
         reach("orphan.found")
@@ -177,6 +171,6 @@ class Dispatcher:
             log.warning("The ledger cannot be read: %s", error.message, extra={"action": "ledger_unavailable"})
             return TRY_AGAIN
         self.problem = None
-        if due is None:
-            return self._every
-        return min(self._every, max(0.0, (due - self._clock()).total_seconds()))
+        if due is not None:
+            self._expect(due)
+        return self._every

@@ -54,18 +54,15 @@ class LaneStorage(BaseStorage):  # type: ignore[misc]  # huey has no types
             reach("hint.taken")
             return data
 
+    def holds(self, data: bytes) -> bool:
+        """Return whether the message *data* waits."""
+        with self._changed:
+            return data in self._waiting
+
     def queue_size(self) -> int:
         """Return how many messages wait."""
         with self._changed:
             return len(self._heap)
-
-    def flush_queue(self) -> None:
-        """Forget every message."""
-        with self._changed:
-            for _, number, _ in self._heap:
-                self._file.remove(number)
-            self._heap.clear()
-            self._waiting.clear()
 
     def close(self) -> None:
         """Send the workers home; messages stay where they are."""

@@ -152,18 +152,15 @@ def test_a_queue_that_never_started_stops(make: Make) -> None:
     queue.put("late")
 
 
-def test_clearing_forgets_all(make: Make) -> None:
-    """After clearing nothing waits, on disk neither."""
+def test_it_knows_which_hints_wait(make: Make) -> None:
+    """A hint is known in its own lane, in no other, and after a restart too."""
     queue = make()
-    for lane in Lane:
-        queue.put("job", lane=lane)
-    queue.clear()
-    assert queue.waiting() == 0
-    queue.put("job")
-    assert queue.waiting() == 1
-    queue.clear()
+    queue.put("job", lane=Lane.BATCH, priority=7)
+    assert queue.hinted("job", lane=Lane.BATCH)
+    assert not queue.hinted("job", lane=Lane.NORMAL)
+    assert not queue.hinted("jo", lane=Lane.BATCH)
     assert queue.stop(1)
-    assert make().waiting() == 0
+    assert make().hinted("job", lane=Lane.BATCH)
 
 
 def test_a_lane_without_workers_keeps_its_hints(path: Path, recorder: Recorder) -> None:
