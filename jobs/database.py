@@ -25,12 +25,13 @@ Connect = Callable[[Path], sqlite3.Connection]
 _PATIENCE: Final = 5.0
 
 #: FULL and the two full fsyncs make an acknowledged commit survive a power cut: plain fsync on macOS does not flush
-#: the drive, and both are no-ops elsewhere. Readers need little cache; the operating system has the file anyway.
+#: the drive, and both are no-ops elsewhere. They come before the mode, whose setting writes a new file's first page.
+#: Readers need little cache; the operating system has the file anyway.
 _PRAGMAS: Final = (
-    "journal_mode = WAL",
-    "synchronous = FULL",
     "fullfsync = ON",
     "checkpoint_fullfsync = ON",
+    "synchronous = FULL",
+    "journal_mode = WAL",
     "foreign_keys = ON",
     "cache_size = -512",
     "journal_size_limit = 16777216",
@@ -90,6 +91,7 @@ class Database:
         )
         try:
             self._create()
+            self._refuse_newer()
             while self._upgrade():
                 pass
         except BaseException:
@@ -163,6 +165,16 @@ class Database:
                 f"The ledger {self._path} cannot be opened: {error.strerror}. Check the folder and its permissions.",
                 path=str(self._path),
             ) from error
+
+    def _refuse_newer(self) -> None:
+        """Refuse a newer mlxd's ledger before anything touches its log: who may write folds it in when they close."""
+        with contextlib.suppress(OSError, sqlite3.Error):  # whatever is wrong, the first write says it
+            if not Path(f"{self._path}-wal").stat().st_size:
+                return
+            only_reading = f"{self._path.absolute().as_uri()}?mode=ro"
+            with contextlib.closing(sqlite3.connect(only_reading, timeout=_PATIENCE, uri=True)) as connection:
+                ((version,),) = connection.execute("PRAGMA user_version").fetchall()
+            schema.require_known(version, self._path)
 
     def _upgrade(self) -> bool:
         with self.write("migrate") as connection:

@@ -291,3 +291,20 @@ def test_a_full_disk_alone_needs_no_folding(ledger: Ledger, disk: Disk, path: Pa
     disk.repair()
     add(ledger)
     assert log.stat().st_size >= size
+
+
+def test_a_newer_ledger_keeps_every_byte(path: Path, tmp_path: Path) -> None:
+    """An older program refuses it and changes nothing, not even the log that a newer one left behind as it died."""
+    newer = tmp_path / "newer"
+    ledger = Ledger(newer)
+    with ledger._db.write("migrate") as connection:
+        connection.exec_driver_sql("PRAGMA user_version = 99")
+    for ending in ("", "-wal"):  # while it is open, as a death leaves it
+        Path(f"{path}{ending}").write_bytes(Path(f"{newer}{ending}").read_bytes())
+    ledger.close()
+    before = {ending: Path(f"{path}{ending}").read_bytes() for ending in ("", "-wal")}
+    assert before["-wal"]
+    with pytest.raises(LedgerUnavailable, match=r"newer mlxd.*99"):
+        Ledger(path)
+
+    assert {ending: Path(f"{path}{ending}").read_bytes() for ending in ("", "-wal")} == before
