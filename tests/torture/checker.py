@@ -185,8 +185,8 @@ class _Promises:
         ]
         for digest in Counter(wanted) - Counter(digests):
             self._verdict.add("lost", f"an output of {name} with the SHA-256 {digest[:12]} is not there")
-        for digest in Counter(digests) - Counter(wanted):
-            self._verdict.add("wrong", f"{name} has an output too many, SHA-256 {str(digest)[:12]}")
+        for digest in Counter(filter(None, digests)) - Counter(wanted):
+            self._verdict.add("wrong", f"{name} has an output too many, SHA-256 {digest[:12]}")
         for digest, times in Counter(digests).items():
             if times > 1:
                 self._verdict.add("doubled", f"{name} has the output {str(digest)[:12]} {times} times")
