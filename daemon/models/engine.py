@@ -252,10 +252,12 @@ class Engine:
 
     def _event(self, call_id: str, kind: str, data: Mapping[str, Any]) -> None:
         with self._lock:
-            call = self._calls.pop(call_id, None) if kind in ("done", "error") else self._calls.get(call_id)
-        if call is not None:
+            ticket = self._admission.aboard.get(call_id)
+        if kind in ("done", "error"):
+            self._forget(call_id)
+        if ticket is not None:
             reach("request.event")
-            call.tell(kind, data)
+            ticket.call.tell(kind, data)
 
     def _remember(self, message: Mapping[str, Any]) -> None:
         found = message.get("bytes")
@@ -334,6 +336,7 @@ class Engine:
             raise InvalidRequest(str(error)) from error
         except OSError:
             pass  # it is dying: the reader ends every call in a moment
+        reach("request.sent")
         if call.ended:
             self._send_cancel(call.id)  # cancelled before the runner had heard of it
 
