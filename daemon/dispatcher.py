@@ -14,7 +14,7 @@ import math
 import threading
 import time
 from collections.abc import Callable, Collection
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Final, Protocol
 
 from daemon.executor import Executor
@@ -27,6 +27,8 @@ log = logging.getLogger(__name__)
 
 #: Seconds between two looks at the ledger when nothing happens.
 LOOK_EVERY: Final = 30.0
+#: Seconds until the first look at what a job is blocked by.
+UNBLOCK_AFTER: Final = 10.0
 #: Seconds between two tries while the ledger cannot be read or written.
 TRY_AGAIN: Final = 5.0
 
@@ -52,10 +54,13 @@ class Dispatcher:
         executor: Executor,
         clock: Callable[[], datetime],
         every: float = LOOK_EVERY,
-        arrivals: Callable[[], object] = lambda: None,
+        arrivals: Callable[[], float | None] = lambda: None,
         held: Callable[[], Collection[Lane]] = frozenset,
     ) -> None:
-        """*arrivals* is called at each look of the thread: what blocked jobs wait for may have come unannounced."""
+        """*arrivals* is called at each look of the thread: what blocked jobs wait for may have come unannounced.
+
+        It returns after how many seconds at most it wants to be called again, None for no wish.
+        """
         self._ledger = ledger
         self._queue = queue
         self._executor = executor
@@ -86,7 +91,9 @@ class Dispatcher:
             self._thread.join()
 
     def put(self, job: Job) -> None:
-        """Leave a hint for a queued job, or note the time at which it will be due."""
+        """Leave a hint for a queued job, or note the time at which it will be due, or may be unblocked."""
+        if job.state is State.BLOCKED:
+            self._expect(self._clock() + timedelta(seconds=UNBLOCK_AFTER))
         if job.state is not State.QUEUED:
             return
         if job.not_before is not None and job.not_before > self._clock():
@@ -163,7 +170,7 @@ class Dispatcher:
         try:
             if not self._writable():
                 return TRY_AGAIN
-            self._arrivals()
+            soon = self._arrivals()
             self.look()
             due = self._ledger.next_due()
         except LedgerUnavailable as error:
@@ -173,4 +180,4 @@ class Dispatcher:
         self.problem = None
         if due is not None:
             self._expect(due)
-        return self._every
+        return self._every if soon is None else min(soon, self._every)

@@ -12,7 +12,7 @@ from datetime import datetime, timedelta
 from functools import partial
 from typing import Any, Final, Protocol
 
-from daemon.context import RunContext, Stop, World
+from daemon.context import TRY_AGAIN, RunContext, Stop, World
 from daemon.events import STATE
 from daemon.records import Records
 from daemon.views import public_job
@@ -26,6 +26,7 @@ from jobs.errors import (
     OutputError,
     RunnerDied,
     StaleFence,
+    StorageUnavailable,
     Unavailable,
 )
 from jobs.failpoints import reach
@@ -44,6 +45,8 @@ class Policy:
 
     #: How many dead runners make a job a suspect that is put aside.
     max_crashes: int = 3
+    #: Seconds between two tries to write an end down while the ledger cannot be written.
+    persist_every: float = TRY_AGAIN
     #: Failures so far -> seconds until the next try. Jittered: jobs that failed together must not come back together.
     backoff: Callable[[int], float] = field(
         default=lambda failures: min(RETRY_MOST, RETRY_BASE * 2**failures) * random.uniform(0.75, 1.25)  # noqa: S311
@@ -76,7 +79,7 @@ class Executor:
     """Runs jobs, one for each worker thread that calls `execute`.
 
     *owner* names this daemon process in claims. *ended* hears of every job that left the running state, on the
-    worker's thread; *again* is told the time at which a job wants to be tried again (None: at once). *gate* may hold a
+    worker's thread; *again* of those that go on, now, later or when what they lack is there. *gate* may hold a
     job back before it is claimed; *during* is entered for as long as a job runs. *records* keeps what jobs
     did.
     """
@@ -114,7 +117,7 @@ class Executor:
         """Run the job if it is still there to be claimed; a stale or doubled hint does nothing."""
         if self._draining.is_set() or not self._gate.admits(job_id):
             return
-        stop = Stop()
+        stop = Stop(pause=self._policy.persist_every)
         job = self._claim(job_id, stop)
         if job is None:
             return
@@ -198,7 +201,8 @@ class Executor:
         """Run a claimed job to its next state; None if the ledger could not be told, or somebody else owns it now.
 
         1. The task returns: succeeded. 2. Stopped: cancelled, or back in the queue at no cost. 3. Its runner died:
-        crash budget. 4. Something it needs is missing: blocked. 5. It failed: retried if that can help.
+        crash budget. 4. Something it needs is missing, or its results have no place: blocked. 5. It failed:
+        retried if that can help.
         """
         ledger, fence = self._world.ledger, job.fence
         context: RunContext | None = None
@@ -211,7 +215,8 @@ class Executor:
                 run = partial(self._world.task(job.task).run, context, params)
                 result = self._records.run(job, params, context, run) if self._records else run()
                 reach("job.done")
-                return ledger.finish(job.id, fence, _json(result), context.outputs)
+                outputs, told = context.outputs, _json(result)
+                return stop.persist(lambda: ledger.finish(job.id, fence, told, outputs))
             except JobCancelled:
                 return ledger.cancelled(job.id, fence, _written(context))
             except Interrupted:
@@ -221,11 +226,14 @@ class Executor:
             except RunnerDied as error:
                 if stop.event.is_set():  # killed with us, or by us: not the job's doing
                     return ledger.release(job.id, fence)
-                return ledger.crash(job.id, fence, _info(error), limit=self._policy.max_crashes)
-            except Unavailable as error:
-                return ledger.block(job.id, fence, _info(error))
+                why = _info(error)
+                return stop.persist(lambda: ledger.crash(job.id, fence, why, limit=self._policy.max_crashes))
+            except (Unavailable, StorageUnavailable) as error:
+                why = _info(error)
+                return stop.persist(lambda: ledger.block(job.id, fence, why))
             except BaseException as error:  # noqa: BLE001 - a task is somebody else's code: whatever it raises, SystemExit too, ends the job and not the worker
-                return self._failed(job, error, _written(context))
+                failure, written = error, _written(context)
+                return stop.persist(lambda: self._failed(job, failure, written))
         except StaleFence:
             log.warning("Somebody else owns the job by now.", extra={"action": "job_lost", **job.log_context})
         except LedgerUnavailable as error:
@@ -250,7 +258,7 @@ class Executor:
         reach("job.ended")
         self._ended(job)
         self._tell(job)
-        if job.state is State.QUEUED and not self._draining.is_set():
+        if job.state in {State.QUEUED, State.BLOCKED} and not self._draining.is_set():
             self._again(job)
 
     def _tell(self, job: Job) -> None:
@@ -263,8 +271,10 @@ def _written(context: RunContext | None) -> tuple[OutputFile, ...]:
 
 
 def _worth_another_try(error: BaseException) -> bool:
-    """A full disk or a busy file may pass; a programming mistake or a bad input stays what it is."""
-    if isinstance(error, (InvalidInput, OutputError, JobConflict)):
+    """A disk's error or a busy file may pass; a programming mistake or a bad input stays what it is."""
+    if isinstance(error, OutputError):
+        return error.facts.get("errno") == "EIO"
+    if isinstance(error, (InvalidInput, JobConflict)):
         return False
     return error.retryable if isinstance(error, MlxdError) else isinstance(error, (OSError, TimeoutError))
 

@@ -21,7 +21,7 @@ from daemon.conditions.readers import Readings, platform_reader
 from daemon.config.model import Config
 from daemon.config.reload import report
 from daemon.context import World
-from daemon.dispatcher import Dispatcher
+from daemon.dispatcher import UNBLOCK_AFTER, Dispatcher
 from daemon.events import STATE, Hub
 from daemon.executor import Executor, Policy
 from daemon.folders.desk import FolderDesk, past_jobs
@@ -344,9 +344,10 @@ class _Later:
         """Let blocked jobs try again."""
         self.service.unblock()
 
-    def unblock_arrived(self) -> None:
-        """Let those blocked jobs try again whose model has come."""
+    def unblock_arrived(self) -> float | None:
+        """Let jobs go on whose model or room has come; return when to look for room again, seconds."""
         self.service.unblock_arrived()
+        return UNBLOCK_AFTER if self.service.waits_for_room else None
 
 
 def _task_settings(config: Settings, plugins: PluginManager, task: str) -> Mapping[str, Any]:

@@ -187,7 +187,8 @@ class Records:
                     "names": {name: str(path) for name, path in case.context.names().items()},
                     "models": [one.model_dump(mode="json") for one in case.context.used],
                 }
-                self._ledger.record_recipe(case.job.id, case.job.fence, case.key, details)
+                key, job = case.key, case.job
+                case.context.persist(lambda: self._ledger.record_recipe(job.id, job.fence, key, details))
         except (StaleFence, LedgerUnavailable):
             raise
         except (MlxdError, OSError) as error:

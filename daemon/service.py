@@ -34,9 +34,10 @@ from daemon.views import (
     TaskInfo,
     public_job,
 )
-from jobs.errors import LedgerUnavailable, QueueFull, Unavailable
+from jobs.errors import LedgerUnavailable, QueueFull, StorageUnavailable, Unavailable
 from jobs.ledger import Ledger
-from jobs.model import Job, Lane, NewJob, Source, State
+from jobs.model import ErrorInfo, Job, Lane, NewJob, Source, State
+from jobs.room import Room
 from plugins.manager import PluginManager
 
 #: Blocked jobs that are looked at for what has arrived.
@@ -100,6 +101,8 @@ class Service:
         self._schedules: ScheduleDesk | None = None
         self._started = time.monotonic()
         self._draining = False
+        #: Why jobs wait for a place for their results, as of the last look.
+        self.room_problem: str | None = None
         #: What is wrong with the configuration, while the daemon serves without it.
         self.config_problem: str | None = None
         #: Why the TCP port is not open, if it was asked for and is not.
@@ -228,10 +231,18 @@ class Service:
         return len(jobs)
 
     def unblock_arrived(self) -> int:
-        """Let jobs go on whose model somebody else has put on this machine meanwhile; return how many."""
-        blocked = self._ledger.find(states=(State.BLOCKED,), limit=_MOST_BLOCKED)
-        here = [job.id for job in blocked if job.error is not None and arrived(job.error.facts)]
+        """Let jobs go on whose model came to this machine meanwhile, or whose results have room; return how many."""
+        blocked = self._ledger.find(states=(State.BLOCKED,), limit=_MOST_BLOCKED, newest_first=False)
+        room = Room()
+        here = [job.id for job in blocked if job.error is not None and _came(job.error, room)]
+        cramped = [job for job in blocked if job.id not in here and _cramped(job)]
+        self.room_problem = cramped[0].error.message if cramped and cramped[0].error else None
         return self.unblock(here) if here else 0
+
+    @property
+    def waits_for_room(self) -> bool:
+        """Whether jobs were blocked, at the last look, for want of a place to write to."""
+        return self.room_problem is not None
 
     def models(self) -> list[ModelStatus]:
         """Return the models that are configured or resident."""
@@ -286,7 +297,7 @@ class Service:
     def health(self) -> Health:
         """Return the daemon at a glance; answers also while the ledger does not."""
         problems = [self.config_problem, self.port_problem, self._dispatcher.problem, self._ledger.problem]
-        problems += self._folder_problems()
+        problems += [self.room_problem, *self._folder_problems()]
         problems += [
             f"plugin {one.name}: {one.problem}" for one in self._plugins.status() if one.problem and one.enabled
         ]
@@ -346,3 +357,14 @@ class Service:
 
     def _folder_problems(self) -> list[str]:
         return [f"folder {folder.path}: {folder.problem}" for folder in self.folders() if folder.problem]
+
+
+def _cramped(job: Job) -> bool:
+    return job.error is not None and job.error.type == StorageUnavailable.slug
+
+
+def _came(error: ErrorInfo, room: Room) -> bool:
+    """Tell whether what a job is blocked by is here by now."""
+    if error.type != StorageUnavailable.slug:
+        return arrived(error.facts)
+    return room.take(Path(str(error.facts["folder"])), int(error.facts.get("needs") or 0))

@@ -14,6 +14,7 @@
     ├── QueueFull                  too many jobs are waiting; try again later
     ├── LedgerUnavailable          the ledger cannot be written (full disk, failed fsync): nothing was accepted
     ├── OutputError                a result file could not be written
+    │   └── StorageUnavailable     for now (full, read-only, not permitted): the job is blocked, not failed
     ├── Unavailable                something the job needs is not here: the job is blocked, not failed
     │   ├── UnknownTask            no loaded plugin offers this task
     │   ├── UnknownRuntime         no loaded plugin offers this runtime
@@ -124,6 +125,12 @@ class OutputError(MlxdError):
     """A result file could not be written."""
 
     slug = "output-error"
+
+
+class StorageUnavailable(OutputError):
+    """The place of the results cannot be written to for now."""
+
+    slug = "storage-unavailable"
 
 
 class Unavailable(MlxdError):

@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
-from jobs.errors import OutputError
+from jobs.errors import OutputError, StorageUnavailable
 from jobs.failpoints import reach
 
 #: macOS: `fsync` reaches the drive, only this reaches the disk. Not there on other systems.
@@ -37,11 +37,17 @@ _ADVICE: Final = {
 }
 
 
-def explain(error: OSError, path: Path) -> OutputError:
-    """Return *error* as something a person can act on."""
+#: What somebody can mend while the job waits. All else is wrong with the request, or with the disk.
+_PASSING: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM})
+
+
+def explain(error: OSError, path: Path, *, folder: Path | None = None, needs: int = 0) -> OutputError:
+    """Return *error* as something a person can act on: *needs* bytes had no place in *folder* (default: *path*'s)."""
     advice = _ADVICE.get(error.errno or 0, f"{error.strerror or error}")
     code = errno.errorcode.get(error.errno or 0, "")
-    return OutputError(f"{path} could not be written: {advice}.", path=str(path), errno=code)
+    kind = StorageUnavailable if error.errno in _PASSING else OutputError
+    facts = {"path": str(path), "errno": code, "folder": str(folder or path.parent), "needs": needs}
+    return kind(f"{path} could not be written: {advice}.", **facts)
 
 
 class Files:

@@ -114,7 +114,7 @@ class OutputWriter:
                 with self._folder(folders) as folder:
                     output = self._write(wanted, content, folder)
             except OSError as error:
-                raise explain(error, wanted) from error
+                raise explain(error, wanted, needs=len(content)) from error
             self._places[wanted], self._tenants[output.path] = output.path, wanted
             self._written[output.path] = output
             return output

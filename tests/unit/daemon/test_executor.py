@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import threading
 from collections.abc import Iterator
 from datetime import timedelta
@@ -10,6 +12,7 @@ from pathlib import Path
 import pytest
 from fakes_daemon import Bench, FakeModels
 
+from daemon.executor import Policy
 from jobs.errors import InvalidInput, JobCancelled, LedgerUnavailable, ModelMissing, RequestFailed, RunnerDied
 from jobs.model import Job, NewJob, State
 
@@ -264,11 +267,12 @@ def test_lost_fence_is_dropped(bench: Bench) -> None:
 
 
 def test_unwritten_end_leaves_an_orphan(bench: Bench) -> None:
-    """When the ledger fails at the end of a job, the job is found as an orphan, and not while it runs."""
+    """When the ledger fails at the end of a job until the stop, it is found as an orphan, and not while it runs."""
     inside: list[list[Job]] = []
 
     def run(ctx, params):
         inside.append(bench.executor.orphans())
+        bench.executor.drain(gently=False)
         return {}
 
     def full(*args: object, **more: object) -> Job:
@@ -295,3 +299,84 @@ def test_unclaimable_ledger_is_survived(bench: Bench) -> None:
     bench.executor.execute(job.id)
 
     assert State.QUEUED is bench.ledger.get(job.id).state
+
+
+@pytest.mark.parametrize("verb", ["finish", "fail", "crash", "block", "intend", "checkpoint"])
+def test_what_was_computed_outlasts_a_full_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, verb: str) -> None:
+    """A running job waits while the ledger cannot be written and goes on right afterwards: it is not run again."""
+    bench = Bench(tmp_path, policy=Policy(persist_every=0.001))
+    write, tries, runs = getattr(bench.ledger, verb), [], []
+    ends = {"fail": InvalidInput("no"), "crash": RunnerDied("died"), "block": ModelMissing("gone")}
+
+    def failing(*args: object, **more: object) -> object:
+        tries.append(verb)
+        if len(tries) < 4:
+            raise LedgerUnavailable("disk full")
+        return write(*args, **more)
+
+    def run(ctx, params):
+        runs.append(1)
+        ctx.checkpoint({"step": 1})
+        ctx.output("a.txt", "hello")
+        if verb in ends:
+            raise ends[verb]
+        return {}
+
+    monkeypatch.setattr(bench.ledger, verb, failing)
+    bench.task("t", run)
+    job = add(bench, "t")
+    bench.executor.execute(job.id)
+    states = {"fail": State.FAILED, "crash": State.QUEUED, "block": State.BLOCKED}
+    assert bench.ledger.get(job.id).state is states.get(verb, State.SUCCEEDED)
+    assert (len(tries), runs, len(bench.ended)) == (4, [1], 1)
+    bench.close()
+
+
+@pytest.mark.parametrize("code", [errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES])
+def test_results_without_a_place_block_the_job(bench: Bench, monkeypatch: pytest.MonkeyPatch, code: int) -> None:
+    """A full or read-only disk costs a job neither an attempt nor its error budget: it waits, with the reason."""
+
+    def full(*args: object) -> None:
+        raise OSError(code, os.strerror(code))
+
+    monkeypatch.setattr("jobs.files.Files.write", full)
+    bench.task("t", lambda ctx, params: {"text": str(ctx.output("a.txt", "hello").path)})
+    job = add(bench, "t")
+    bench.executor.execute(job.id)
+    after = bench.ledger.get(job.id)
+    assert (after.state, after.attempts, after.failures) == (State.BLOCKED, 0, 0)
+    assert after.error is not None
+    assert (after.error.type, after.error.facts["needs"]) == ("storage-unavailable", 5)
+    assert bench.again == [after]
+    assert list((bench.world.results / job.id).iterdir()) == []
+
+
+def test_a_disk_error_is_tried_again(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    """EIO on a result spends the error budget: it may pass, and a disk that is broken must not be asked for ever."""
+
+    def broken(*args: object) -> None:
+        raise OSError(errno.EIO, "I/O error")
+
+    monkeypatch.setattr("jobs.files.Files.sync", broken)
+    bench.task("t", lambda ctx, params: {"text": str(ctx.output("a.txt", "hello").path)})
+    job = add(bench, "t", max_failures=2)
+    bench.executor.execute(job.id)
+    assert (bench.ledger.get(job.id).state, bench.ledger.get(job.id).failures) == (State.QUEUED, 1)
+    bench.clock.advance(60)
+    bench.executor.execute(job.id)
+    assert bench.ledger.get(job.id).state is State.FAILED
+
+
+def test_no_model_works_for_results_without_a_place(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Five hundred jobs in the night of a full disk keep no model busy: they are blocked before they ask for one."""
+    monkeypatch.setattr("jobs.room.LEAST", 1 << 62)
+
+    def run(ctx, params):
+        with ctx.models(None, runtime="lm"):
+            return {}
+
+    bench.task("t", run)
+    job = add(bench, "t")
+    bench.executor.execute(job.id)
+    assert bench.ledger.get(job.id).state is State.BLOCKED
+    assert bench.models.leased == 0

@@ -13,7 +13,7 @@ from fakes_jobs import STEPS, ScriptedFiles
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from jobs.errors import OutputError, StaleFence
+from jobs.errors import OutputError, StaleFence, StorageUnavailable
 from jobs.files import Files
 from jobs.model import OutputFile
 from jobs.outputs import OutputWriter
@@ -191,9 +191,10 @@ def test_a_full_disk_at_any_step_leaves_nothing_half_done(tmp_path: Path, book: 
     folder = tmp_path / "out"
     folder.mkdir()
     files = ScriptedFiles(step, fail_with(errno.ENOSPC))
-    with pytest.raises(OutputError, match=r"the disk is full\. Free some space") as caught:
+    with pytest.raises(StorageUnavailable, match=r"the disk is full\. Free some space") as caught:
         book.writer(folder, files).write("memo.txt", "content")
-    assert caught.value.facts == {"path": str(folder / "memo.txt"), "errno": "ENOSPC"}
+    place = {"path": str(folder / "memo.txt"), "folder": str(folder)}
+    assert caught.value.facts == {**place, "errno": "ENOSPC", "needs": len("content")}
     assert files.done[: step + 1] == list(STEPS[: step + 1])
     # After the link the file has its name already; the repeated attempt keeps it.
     assert names(folder) == (["memo.txt"] if step > STEPS.index("link") else [])
