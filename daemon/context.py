@@ -183,7 +183,7 @@ class _Handle:
         self._asked(request)
         return _Call(self._engine.submit(request, on_event=on_event, alone=self._alone(alone)), self._stop)
 
-    def _alone(self, wish: bool | None) -> bool:  # noqa: FBT001 - see `plugins.task.ModelHandle`
+    def _alone(self, wish: bool | None) -> bool:
         """A job that was there when runners died is suspected; a task may say which of its requests is not, once."""
         suspected = self._crashes > 0
         return suspected if wish is None or self._crashes > 1 else wish

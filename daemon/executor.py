@@ -224,10 +224,10 @@ class Executor:
             except (StaleFence, LedgerUnavailable):
                 raise
             except RunnerDied as error:
-                if stop.event.is_set():  # killed with us, or by us: not the job's doing
+                if stop.event.is_set() or error.innocent:  # killed with us, by us, or by others: not the job's doing
                     return ledger.release(job.id, fence)
-                why = _info(error)
-                return stop.persist(lambda: ledger.crash(job.id, fence, why, limit=self._policy.max_crashes))
+                why, shared, limit = _info(error), error.shared, self._policy.max_crashes
+                return stop.persist(lambda: ledger.crash(job.id, fence, why, limit=limit, shared=shared))
             except (Unavailable, StorageUnavailable) as error:
                 why = _info(error)
                 return stop.persist(lambda: ledger.block(job.id, fence, why))

@@ -188,6 +188,16 @@ class RunnerDied(MlxdError):
     slug = "runner-died"
     retryable = True
 
+    @property
+    def innocent(self) -> bool:
+        """Whether the request never reached the runner: what was there before has ended it."""
+        return self.facts.get("jobs") == 0
+
+    @property
+    def shared(self) -> bool:
+        """Whether other jobs had requests on the runner, so that nobody can tell whose ended it."""
+        return int(self.facts.get("jobs", 1)) > 1
+
 
 class Interrupted(MlxdError):
     """The daemon is stopping; the job goes on after the next start."""

@@ -304,10 +304,15 @@ class Ledger:
             "fail", job_id, fence, lambda job: moves.failed(job, error, outputs, retry_at=retry_at, now=now)
         )
 
-    def crash(self, job_id: str, fence: int, error: ErrorInfo, *, limit: int = 3) -> Job:
-        """Record that the runner died under the job: queued again, or quarantined at the *limit*-th time."""
+    def crash(self, job_id: str, fence: int, error: ErrorInfo, *, limit: int = 3, shared: bool = False) -> Job:
+        """Record that the runner died under the job: queued again, or quarantined at the *limit*-th time.
+
+        A death that was *shared* with other jobs is counted, but never the last straw.
+        """
         now = self._clock()
-        return self._end("crash", job_id, fence, lambda job: moves.crashed(job, error, limit=limit, now=now))
+        return self._end(
+            "crash", job_id, fence, lambda job: moves.crashed(job, error, limit=limit, shared=shared, now=now)
+        )
 
     def release(self, job_id: str, fence: int) -> Job:
         """Put the running job back, the attempt given back: the daemon is draining."""

@@ -93,6 +93,7 @@ class FakeModels:
         self.leased = 0
         self.released = 0
         self.requests: list[Mapping[str, Any]] = []
+        self.alone: list[bool] = []
         self.submitted = threading.Event()
         self.info: Mapping[str, Any] = {"fake": True}
         self.ref = "fake"
@@ -111,8 +112,9 @@ class FakeModels:
     def engine(self) -> FakeModels:
         return self
 
-    def submit(self, request: Mapping[str, Any], *, on_event: Any = None) -> ScriptedCall:
+    def submit(self, request: Mapping[str, Any], *, on_event: Any = None, alone: bool = False) -> ScriptedCall:
         self.requests.append(request)
+        self.alone.append(alone)
         call = ScriptedCall(self.outcomes.pop(0) if self.outcomes else None)
         self.calls.append(call)
         self.submitted.set()
