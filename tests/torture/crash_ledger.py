@@ -17,7 +17,7 @@ from jobs.journal import Journal
 from jobs.ledger import Ledger
 from jobs.model import ErrorInfo, Job, NewJob, OutputFile, Progress, Source, State
 from jobs.schedules import ScheduleBook
-from torture.crash_disk import Disk, Image, materialise
+from torture.crash_disk import Disk, Image, Op, materialise
 from torture.crash_vfs import CrashVfs
 
 NAME = "ledger.sqlite3"
@@ -25,28 +25,35 @@ NAME = "ledger.sqlite3"
 Ask = Callable[[str], Iterable[tuple[Any, ...]]]
 
 _NOW = datetime(2026, 11, 20, 12, 0, tzinfo=UTC)
+#: Lengths of texts; a page of the file has 4,096 bytes, and the log is folded in when it has a thousand pages.
+_LIGHT = (10, 100, 1000, 5000, 40_000)
+_HEAVY = (100, 5000, 200_000, 800_000)
 _ERROR = ErrorInfo(type="error", message="No.", facts={"why": "x" * 200})
 _SUMMARY = "SELECT state, attempts, failures, crashes, fence, cancel_requested FROM jobs WHERE id = ?"
 
 
 def contents(ask: Ask) -> str:
     """Return a digest of every row there is; tables that are empty, or not there yet, count for nothing."""
-    digest = hashlib.sha256()
     names = [name for (name,) in ask("SELECT name FROM sqlite_master WHERE type = 'table' ORDER BY name")]
-    for name in names:
-        if not name.startswith("sqlite_"):
-            rows = sorted(map(repr, ask(f"SELECT * FROM {name}")))  # noqa: S608 - SQLite's own word for it
-            digest.update(f"{name}{rows}".encode() if rows else b"")
-    return digest.hexdigest()
+    digests = [
+        hashlib.sha256("\0".join((name, *map(str, row))).encode()).digest()
+        for name in names
+        if not name.startswith("sqlite_")
+        for row in ask(f"SELECT * FROM {name}")  # noqa: S608 - SQLite's own word for it
+    ]
+    return hashlib.sha256(b"".join(sorted(digests))).hexdigest()
 
 
 class Life:
     """One program with a ledger below *root*, from its start until `end`; *pragmas* break it for a control.
 
-    Each step is announced on the disk before and after it: ``("begin", n)`` and ``("ack", n, durable)``.
+    Each step is announced on the disk before and after it: ``("begin", n)`` and ``("ack", n, durable)``. In a *heavy*
+    life texts are so long that SQLite folds its log into the file by itself every few steps.
     """
 
-    def __init__(self, root: Path, disk: Disk, random_: random.Random, *, start: Image, **pragmas: str) -> None:
+    def __init__(
+        self, root: Path, disk: Disk, random_: random.Random, *, start: Image, heavy: bool = False, **pragmas: str
+    ) -> None:
         materialise(start, root)
         disk.load(start)
         self._disk = disk
@@ -55,8 +62,11 @@ class Life:
         self._path = root / NAME
         self._connect = lambda path: self._vfs.connect(path, **pragmas)
         self._clock = _NOW
+        self._sizes = _HEAVY if heavy else _LIGHT
         self._ids = (f"{random_.getrandbits(40):010x}" for _ in itertools.count())
         self._held: contextlib.ExitStack = contextlib.ExitStack()
+        #: How often SQLite folded the log into the file while the ledger was at work.
+        self.folded = 0
         #: Number of a step -> what the ledger held after it.
         self.states: list[str] = []
         #: Before this event the disk holds what was there at the beginning.
@@ -88,13 +98,19 @@ class Life:
         for number in range(len(self.states), len(self.states) + steps):
             verb = self._random.choice(verbs)
             self._disk.mark(("begin", number))
+            at = len(self._disk.events)
             job = verb()
+            self.folded += verb != self.restart and self._wrote_file(at)
             self._note()
             # What wrote nothing promises nothing, and progress may be lost: the program says so.
             durable = verb != self.progress and self.states[-1] != self.states[-2]
             self._disk.mark(("ack", number, durable))
             if job is not None:
                 self._agree(job)
+
+    def _wrote_file(self, since: int) -> bool:
+        file = self._disk.find(NAME)
+        return any(event.op is Op.WRITE and event.inode == file for event in self._disk.events[since:])
 
     def _verbs(self) -> list[tuple[Callable[[], Job | None], int]]:
         return [
@@ -127,9 +143,7 @@ class Life:
         return self._random.choice(found) if found else None
 
     def _text(self) -> str:
-        """Return some text, now and then a long one: it takes many pages, and the log is folded in sooner."""
-        size = self._random.choice([10, 100, 1000, 5000, 40_000])
-        return self._random.randbytes(size // 2).hex()
+        return self._random.randbytes(self._random.choice(self._sizes) // 2).hex()
 
     def add(self) -> Job | None:
         key = f"key-{self._random.getrandbits(40)}" if self._random.random() < 0.5 else None

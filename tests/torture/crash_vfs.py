@@ -31,8 +31,8 @@ class CrashVfs(apsw.VFS):
         super().__init__(self.name, "")
 
     def xOpen(self, name: Any, flags: list[int]) -> apsw.VFSFile:  # noqa: N802 - SQLite's name
-        """Open for real; note a file that this creates."""
-        return CrashFile(self, name, flags)
+        """Open for real; note a file that this creates. Files without a name, for sorting, are nobody's to keep."""
+        return apsw.VFSFile("", name, flags) if name is None else CrashFile(self, name, flags)
 
     def xDelete(self, filename: str, syncdir: bool) -> None:  # noqa: N802 - SQLite's
         """Delete, and sync the folder if SQLite asks for it."""

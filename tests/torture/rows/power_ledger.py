@@ -41,6 +41,7 @@ class Tally:
     lost: int = 0
     losing: int = 0
     corrupt: int = 0
+    folded: int = 0
     pending: list[int] = field(default_factory=list)
     kinds: Counter[str] = field(default_factory=Counter)
     sentences: list[str] = field(default_factory=list)
@@ -55,20 +56,23 @@ class Tally:
             self.sentences.append(f"{where}: {found.sentence}")
 
 
-def attack(plan: Plan, tally: Tally, *, seed: object, cached: bool = False, **pragmas: str) -> None:
+def attack(
+    plan: Plan, tally: Tally, *, seed: object, cached: bool = False, heavy: bool = False, **pragmas: str
+) -> None:
     """Record one life, cut it at many points; then the same with a life that begins on one of these disks."""
     start: Image = {}
     for life in range(2):
-        start = _one_life(plan, tally, f"{seed}-{life}", start, cached=cached, **pragmas)
+        start = _one_life(plan, tally, f"{seed}-{life}", start, cached=cached, heavy=heavy, **pragmas)
 
 
-def _one_life(plan: Plan, tally: Tally, seed: str, start: Image, *, cached: bool, **pragmas: str) -> Image:
+def _one_life(plan: Plan, tally: Tally, seed: str, start: Image, *, cached: bool, heavy: bool, **pragmas: str) -> Image:
     with _folder() as root, _folder() as place:
         disk = Disk()
-        life = Life(root, disk, rng(seed, "life"), start=start, **pragmas)
+        life = Life(root, disk, rng(seed, "life"), start=start, heavy=heavy, **pragmas)
         life.run(plan.steps)
         if rng(seed, "end").random() < 0.5:
             life.end()
+        tally.folded += life.folded
         tally.acknowledged += len(life.states) - 1
         tally.kinds.update(event.op.value for event in disk.events)
         replay, promises = Replay(disk.events, cached=cached), promised(disk.events, life.first)
@@ -112,7 +116,7 @@ class PowerLedger:
         """Cut the power of ledgers at work, on a plain drive and on one with a cache of its own."""
         plan, tally = _PLANS[tier], Tally()
         for number in range(plan.seeds):
-            attack(plan, tally, seed=f"{seed}-{number}", cached=number % 2 == 1)
+            attack(plan, tally, seed=f"{seed}-{number}", cached=number % 2 == 1, heavy=number % 6 > 3)
             if (number + 1) % 10 == 0:
                 say(f"{number + 1} of {plan.seeds} seeds, {tally.points} cuts")
         return Outcome(
@@ -165,6 +169,7 @@ def _figures(tally: Tally, plan: Plan) -> dict[str, object]:
         "seeds": plan.seeds,
         "cuts_with_something_unsynced": sum(pending > 0 for pending in tally.pending),
         "most_operations_unsynced": max(tally.pending),
+        "folds_of_the_log_at_work": tally.folded,
         "damaged": tally.corrupt,
         "operations_recorded": dict(sorted(tally.kinds.items())),
     }
