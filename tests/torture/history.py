@@ -25,7 +25,7 @@ class History:
         """Note that *key* was accepted as *job_id*.
 
         *expect* is what must come of it: ``state`` ("succeeded"; a list allows several), ``size`` and ``outputs`` of
-        the stub's results (64, 1), ``text`` (another task's text; None: do not look).
+        the stub's results (64, 1), for other tasks ``text``, or ``words`` when only spaces and lines may differ.
         """
         self.event("ack", job=job_id, key=key, expect=expect)
 

@@ -13,7 +13,7 @@ import signal
 import socket
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
@@ -29,6 +29,8 @@ class Exit:
 
     #: Exit status, or the negative number of the signal that ended it.
     status: int
+    #: The process that ended, and the leader of its group.
+    pid: int
     #: `time.monotonic` of the end.
     at: float
     lived_s: float
@@ -188,14 +190,16 @@ class Supervisor:
         """Wait for the job's end, and send a SIGTERM to what it leaves behind in its process group."""
         os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)  # still there: nobody else can get its number
         at, lived = time.monotonic(), self._clock() - began
-        left = group(pid)
+        left = group({pid})
         if left:
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(pid, signal.SIGTERM)
         with self._changed:
             _, status = os.waitpid(pid, 0)
             code = os.waitstatus_to_exitcode(status)
-            ended = Exit(status=code, at=at, lived_s=lived, by_kill_after_timeout=self._overdue, leftovers=len(left))
+            ended = Exit(
+                status=code, pid=pid, at=at, lived_s=lived, by_kill_after_timeout=self._overdue, leftovers=len(left)
+            )
             self._pid = None
             self.exits.append(ended)
             self._changed.notify_all()
@@ -221,11 +225,15 @@ class Supervisor:
         self._changed.notify_all()
 
 
-def group(leader: int) -> list[int]:
-    """Return the living processes of the process group of *leader*, itself not among them."""
+def group(leaders: Collection[int]) -> list[int]:
+    """Return the living processes of the process groups of *leaders*, without the leaders themselves."""
     found = []
     for pid in psutil.pids():
         with contextlib.suppress(ProcessLookupError, psutil.NoSuchProcess):
-            if pid != leader and os.getpgid(pid) == leader and psutil.Process(pid).status() != psutil.STATUS_ZOMBIE:
+            if (
+                pid not in leaders
+                and os.getpgid(pid) in leaders
+                and psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
+            ):
                 found.append(pid)
     return found
