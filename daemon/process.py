@@ -61,6 +61,10 @@ def run(
             gc.freeze()
             gc.enable()
             life.wait()
+        except MlxdError as error:
+            if not foreground:  # nobody sees the sentence that the command ends with
+                log.error("mlxd cannot run: %s", error.message, extra={"action": "start_failed"})  # noqa: TRY400
+            raise
         finally:
             logs.release()
     return 0

@@ -145,7 +145,7 @@ def _rows(rng: random.Random) -> Iterator[tuple[str, Row]]:
         )
     yield "reverts", {"seq": 1, "reverted_at": _NOW}
     yield "pauses", {"folder": "/in", "since": _NOW}
-    for name in ("nightly", "stündlich"):
+    for name in ("nightly", "hourly"):
         yield from _schedule(rng, name, ids)
 
 
