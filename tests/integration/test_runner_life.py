@@ -163,6 +163,74 @@ def test_a_death_in_mid_request_is_told_within_a_second(engine_of, how):
         engine.submit({}).result()
 
 
+def test_a_death_says_who_was_aboard(engine_of):
+    """Jobs and requests on the runner are counted; whoever comes too late, or waited for its turn, is innocent."""
+    engine = engine_of()
+    one, two = object(), object()
+    aboard = [engine.submit({"do": "forever"}, holder=who) for who in (one, one, two)]
+    waiting = engine.submit({"do": "forever"}, holder=two, alone=True)
+    os.kill(engine.pid, signal.SIGKILL)
+
+    for call in aboard:
+        with pytest.raises(RunnerDied) as caught:
+            call.result()
+        assert (caught.value.facts["jobs"], caught.value.facts["requests"]) == (2, 3)
+        assert caught.value.shared
+        assert not caught.value.innocent
+    for call in (waiting, engine.submit({})):
+        with pytest.raises(RunnerDied) as caught:
+            call.result()
+        assert caught.value.innocent
+        assert caught.value.facts["signal"] == "SIGKILL"
+
+
+def test_a_runner_that_dies_idle_is_the_next_ones_matter(engine_of):
+    """Nobody was aboard: whoever finds it dead is not called innocent, or a runner that always dies would loop."""
+    engine = engine_of()
+    os.kill(engine.pid, signal.SIGKILL)
+    within(5, lambda: not engine.alive)
+    with pytest.raises(RunnerDied) as caught:
+        engine.submit({}).result()
+    assert (caught.value.innocent, caught.value.shared) == (False, False)
+
+
+def test_a_dead_runner_is_reported_before_its_calls_end(engine_of):
+    """A job that is tried again at once must not be given the same engine once more."""
+    exits, seen = [], []
+    engine = engine_of(on_exit=exits.append)
+    call = engine.submit({"do": "die"})
+
+    def wait():
+        with pytest.raises(RunnerDied):
+            call.result()
+        seen.extend(exits)
+
+    waiting = threading.Thread(target=wait)
+    waiting.start()
+    waiting.join(10)
+    assert seen == [engine]
+
+
+def test_a_request_alone_has_the_runner_to_itself(engine_of):
+    """It is sent when the others have ended, they when it has; all are answered, and a cancelled one holds up none."""
+    engine = engine_of()
+    first = engine.submit({"do": "forever"})
+    alone = engine.submit({"do": "quiet", "steps": 5}, alone=True)
+    dropped = engine.submit({}, alone=True)
+    after = engine.submit({})
+    assert not after.ended
+    dropped.cancel()
+    assert not alone.ended
+    first.cancel()
+    assert (alone.result()["text"], after.result()["text"]) == ("a", "a")
+    with pytest.raises(JobCancelled):
+        dropped.result()
+    too_long = engine.submit({"do": "forever"}), engine.submit({"text": object()}, alone=True)
+    too_long[0].cancel()
+    with pytest.raises(InvalidRequest):
+        too_long[1].result()
+
+
 def test_a_frozen_runner_is_killed_by_the_deadline(engine_of):
     """A runner that is stopped or hangs while it has work is ended after the silence timeout."""
     engine = engine_of(silence_timeout_s=0.5)

@@ -167,6 +167,80 @@ def test_dead_runner_spends_the_crash_budget(bench: Bench) -> None:
     assert (done.state, done.crashes, done.failures) == (State.QUARANTINED, 3, 0)
 
 
+def test_a_shared_death_makes_a_suspect_and_convicts_nobody(tmp_path: Path) -> None:
+    """A job that was not alone on a dead runner is tried again, alone; deaths of its own put it aside, releasably."""
+    together, own = RunnerDied("gone", jobs=2, requests=2), RunnerDied("gone", jobs=1, requests=1)
+    models = FakeModels(together, own, own)
+    bench = Bench(tmp_path, models=models)
+
+    def run(ctx, params):
+        with ctx.models("m", runtime="lm") as model:
+            return model.submit({}).result()
+
+    bench.task("t", run)
+    job = add(bench, "t")
+    for _ in range(3):
+        bench.executor.execute(job.id)
+
+    done = bench.ledger.get(job.id)
+    assert (done.state, done.crashes, models.alone) == (State.QUARANTINED, 3, [False, True, True])
+    assert done.error.message.endswith(
+        f"This job has ended its runner 3 times and is put aside; `mlxd retry {job.id}` releases it."
+    )
+    bench.close()
+
+
+def test_shared_deaths_alone_never_quarantine(tmp_path: Path) -> None:
+    """Even with a budget of one, somebody else's doing puts nobody aside."""
+    models = FakeModels(RunnerDied("gone", jobs=2, requests=2), {"text": "x"})
+    bench = Bench(tmp_path, models=models, policy=Policy(max_crashes=1))
+
+    def run(ctx, params):
+        with ctx.models("m", runtime="lm") as model:
+            return model.submit({}).result()
+
+    bench.task("t", run)
+    job = add(bench, "t")
+    for _ in range(2):
+        bench.executor.execute(job.id)
+
+    assert (bench.ledger.get(job.id).state, models.alone) == (State.SUCCEEDED, [False, True])
+    bench.close()
+
+
+def test_a_runner_that_was_dead_before_costs_nothing(bench: Bench) -> None:
+    """A request that others' deeds kept from its runner costs its job neither an attempt nor a crash."""
+
+    def run(ctx, params):
+        raise RunnerDied("gone", jobs=0, requests=0)
+
+    bench.task("t", run)
+    job = add(bench, "t")
+    bench.executor.execute(job.id)
+
+    back = bench.ledger.get(job.id)
+    assert (back.state, back.crashes, back.attempts) == (State.QUEUED, 0, 0)
+    assert [job.id] == [each.id for each in bench.again]
+
+
+def test_a_task_may_clear_requests_of_suspicion_once(tmp_path: Path) -> None:
+    """What the task says of a request counts while its job has one death to its name; after two all go alone."""
+    died = RunnerDied("gone", jobs=1, requests=1)
+    models = FakeModels(died, died, {"text": "x"})
+    bench = Bench(tmp_path, models=models)
+
+    def run(ctx, params):
+        with ctx.models("m", runtime="lm") as model:
+            return model.submit({}, alone=False).result()
+
+    bench.task("t", run)
+    job = add(bench, "t")
+    for _ in range(3):
+        bench.executor.execute(job.id)
+    assert (bench.ledger.get(job.id).state, models.alone) == (State.SUCCEEDED, [False, False, True])
+    bench.close()
+
+
 def test_missing_things_block(bench: Bench) -> None:
     """A missing model, and a task whose plugin is gone, block the job and cost no attempt."""
 
