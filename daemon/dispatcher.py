@@ -28,7 +28,7 @@ log = logging.getLogger(__name__)
 #: Seconds between two looks at the ledger when nothing happens.
 LOOK_EVERY: Final = 30.0
 #: Seconds until the first look at what a job is blocked by.
-UNBLOCK_AFTER: Final = 10.0
+UNBLOCK_AFTER: Final = 5.0
 #: Seconds between two tries while the ledger cannot be read or written.
 TRY_AGAIN: Final = 5.0
 
@@ -99,18 +99,18 @@ class Dispatcher:
         if job.not_before is not None and job.not_before > self._clock():
             self._expect(job.not_before)
         else:
-            self._queue.put(job.id, lane=job.lane, priority=job.priority)
+            self._queue.put(job.id, lane=job.lane, priority=_rank(job.priority, begun=job.fence > 0))
 
     def look(self) -> None:
         """Mend whatever differs between ledger and queue. Safe to call at any time, from any thread."""
         for orphan in self._executor.orphans():
             self._take_back(orphan)
         held = self._held()
-        for job_id, lane, priority in self._ledger.ready_ids(lanes=[lane for lane in Lane if lane not in held]):
+        for job in self._ledger.ready_ids(lanes=[lane for lane in Lane if lane not in held]):
             # One that was taken this moment and is not claimed yet gets another; a doubled hint is harmless.
-            if not self._queue.hinted(job_id, lane=lane):
+            if not self._queue.hinted(job.id, lane=job.lane):
                 reach("hint.missing")
-                self._queue.put(job_id, lane=lane, priority=priority)
+                self._queue.put(job.id, lane=job.lane, priority=_rank(job.priority, begun=job.begun))
 
     def _take_back(self, orphan: Job) -> None:
         reach("orphan.found")
@@ -181,3 +181,12 @@ class Dispatcher:
         if due is not None:
             self._expect(due)
         return self._every if soon is None else min(soon, self._every)
+
+
+def _rank(priority: int, *, begun: bool) -> int:
+    """Return the order among hints: by priority, and of equals what was begun first.
+
+    Hints outlive the daemon and those of interrupted jobs are put after its death: in order of arrival a job that ran
+    would have to wait for all that waited behind it.
+    """
+    return 2 * priority + begun

@@ -112,6 +112,8 @@ class _Life:
             reach("start.settled")
             parts.models.start()
             parts.gate.start(parts.executor, parts.dispatcher.put)
+            # Interrupted jobs have no hint: they get one before the workers take those of the jobs behind them.
+            parts.dispatcher.look()
             parts.queue.start()
             parts.dispatcher.start()
             reach("start.working")

@@ -50,6 +50,8 @@ class Ready(NamedTuple):
     id: str
     lane: Lane
     priority: int
+    #: Whether it has been claimed before: it was interrupted, or is tried again.
+    begun: bool
 
 
 def utcnow() -> datetime:
@@ -200,9 +202,13 @@ class Ledger:
 
     def ready_ids(self, *, lanes: Collection[Lane] = tuple(Lane)) -> list[Ready]:
         """Return all the jobs that `ready` means, but only what a hint takes: twenty thousand cost a moment."""
-        query = select(jobs.c.id, jobs.c.lane, jobs.c.priority).where(*self._startable(lanes)).order_by(*_URGENCY)
+        wanted = jobs.c.id, jobs.c.lane, jobs.c.priority, jobs.c.fence
+        query = select(*wanted).where(*self._startable(lanes)).order_by(*_URGENCY)
         with self._db.read() as connection:
-            return [Ready(job_id, _LANES[lane], priority) for job_id, lane, priority in connection.execute(query)]
+            return [
+                Ready(job_id, _LANES[lane], priority, fence > 0)
+                for job_id, lane, priority, fence in connection.execute(query)
+            ]
 
     def next_due(self) -> datetime | None:
         """Return when the next delayed job may start, or None if none is waiting for its time."""

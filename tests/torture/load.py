@@ -134,7 +134,8 @@ class Load:
             order = self._mix(number, chance)
             if self._prefix:
                 named = f"{self._prefix}{order.key}"
-                order = replace(order, key=named, params={**order.params, "key": named})
+                own = {"key": named} if "key" in order.params else {}
+                order = replace(order, key=named, params={**order.params, **own})
             first = self._until_acknowledged(order)
             if first is not None and chance.random() < self._repeat:
                 again = self._until_acknowledged(order, repeated=True)

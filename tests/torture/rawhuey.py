@@ -1,6 +1,6 @@
 """The control of the kill row: huey as it comes, which takes a task out of its queue before it runs it.
 
-``python -m torture.rawhuey FOLDER``: a consumer. What its tasks do they note in a table that the checker can read.
+What its tasks do they note in a table that the checker can read.
 """
 
 from __future__ import annotations
@@ -86,7 +86,9 @@ def attack(folder: Path, *, kills: int, chance: random.Random) -> tuple[Verdict,
 
 def _start(folder: Path) -> subprocess.Popen[bytes]:
     tests = str(Path(__file__).parents[1])
-    command = [sys.executable, "-m", "torture.rawhuey", str(folder)]
+    # Not by -m: the task would be known by another module's name here than there, and huey drops what it does not know.
+    program = "import sys; from pathlib import Path; from torture.rawhuey import serve; serve(Path(sys.argv[1]))"
+    command = [sys.executable, "-c", program, str(folder)]
     return subprocess.Popen(
         command, env={"PYTHONPATH": tests}, stdout=subprocess.DEVNULL, stderr=(folder / "huey.log").open("ab")
     )
@@ -96,7 +98,3 @@ def _until(true: Callable[[], bool], patience: float) -> None:
     deadline = time.monotonic() + patience
     while not true() and time.monotonic() < deadline:
         time.sleep(0.01)
-
-
-if __name__ == "__main__":
-    serve(Path(sys.argv[1]))

@@ -146,7 +146,7 @@ def _control(folder: Path, kills: int, seed: int) -> Control:
     """Stock huey deletes a task before it runs it: whatever its workers had in hand is gone."""
     verdict, accepted = rawhuey.attack(folder, kills=kills, chance=random.Random(f"{seed}-huey"))
     evidence = f"{verdict.lost} of {accepted} acknowledged tasks lost by {kills} kills of {rawhuey.WORKERS} workers"
-    return Control(name="stock huey, no ledger", caught=verdict.lost > 0, evidence=evidence)
+    return Control(name="stock huey, no ledger", caught=0 < verdict.lost < accepted, evidence=evidence)
 
 
 ROW = Kill()

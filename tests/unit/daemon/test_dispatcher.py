@@ -15,6 +15,7 @@ from daemon.executor import Policy
 from jobs.errors import LedgerUnavailable
 from jobs.ledger import RETRY_WITHIN, Ready
 from jobs.model import ErrorInfo, Job, Lane, NewJob, State
+from jobs.queue import JobQueue
 
 
 class FakeQueue:
@@ -56,6 +57,33 @@ def test_lost_hints_are_put_again(bench: Bench) -> None:
     dispatcher.look()
 
     assert [job.id for job in jobs] == queue.hints
+
+
+def test_what_was_interrupted_goes_on_first(bench: Bench, tmp_path: Path) -> None:
+    """A job that ran when the daemon died does not wait for those behind it, whose hints outlived the daemon."""
+    running, waiting, urgent = add(bench), add(bench), add(bench, priority=1)
+    bench.ledger.claim(running.id, "the one before")
+    order: list[str] = []
+    done = threading.Event()
+
+    def execute(job_id: str) -> None:
+        order.append(job_id)
+        if len(order) == 3:
+            done.set()
+
+    queue = JobQueue(tmp_path / "queue.sqlite3", execute, workers={Lane.NORMAL: 1})
+    dispatcher = Dispatcher(ledger=bench.ledger, queue=queue, executor=bench.executor, clock=bench.clock)
+    for job in (waiting, urgent):
+        dispatcher.put(job)
+    bench.ledger.recover("me")
+    dispatcher.look()
+    queue.start()
+    try:
+        assert done.wait(20)
+    finally:
+        queue.stop(5)
+
+    assert order == [urgent.id, running.id, waiting.id]
 
 
 def test_garbage_hints_do_not_hide_lost_ones(bench: Bench) -> None:
