@@ -183,8 +183,11 @@ def longest_names(at: Stage) -> Iterator[float]:
 
 _HOSTILE: Final = (
     "new\nline", "tab\tand\rreturn", "\x1b[31mred\x1b[0m", "bell\x07", "\u202etxt.exe", "\u2066isolated",
-    "👩\u200d👩\u200d👧",    "-rf", "--help", " leading", "trailing ", "quo'te\"s", "`id`", "$(id)", "%s%n", "back\\slash", "C:colon", "*?[a]",
-    "&amp;<b>", ";rm", "|pipe", "\u2028line", "\ufeffbom", "zero\u200bwidth", "..two", "con", "{stem}", "{0.__class__}",
+    "👩\u200d👩\u200d👧",    "-rf", "--help",
+    " leading", "trailing ", "quo'te\"s", "`id`", "$(id)",
+    "%s%n", "back\\slash", "C:colon", "*?[a]",
+    "&amp;<b>", ";rm", "|pipe", "\u2028line", "\ufeffbom", "zero\u200bwidth", "..two", "con",
+    "{stem}", "{0.__class__}",
 )  # fmt: skip
 
 

@@ -185,7 +185,7 @@ class Play:
 
 @contextmanager
 def as_on_a_mac(*, exact_names: bool, large: int = LARGE) -> Iterator[None]:
-    """Let patrols mistrust or trust the spelling of names in events, and read small files on their second thread too."""
+    """Let patrols trust the spelling of names in events or not, and read small files on their second thread too."""
     defaults = Patrol.__init__.__kwdefaults__
     kept = dict(defaults)
     defaults.update(exact_names=exact_names, large=large)
