@@ -17,6 +17,7 @@ from sqlalchemy.pool import QueuePool
 from jobs import schema
 from jobs.errors import LedgerUnavailable
 from jobs.failpoints import reach
+from jobs.files import make_folder
 
 #: Opens one SQLite connection in autocommit mode.
 Connect = Callable[[Path], sqlite3.Connection]
@@ -155,7 +156,7 @@ class Database:
 
     def _create(self) -> None:
         try:
-            self._path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+            make_folder(self._path.parent, mode=0o700)
             # SQLite's own files beside it inherit the mode.
             os.close(os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
             self._path.chmod(0o600)

@@ -50,12 +50,32 @@ def explain(error: OSError, path: Path, *, folder: Path | None = None, needs: in
     return kind(f"{path} could not be written: {advice}.", **facts)
 
 
+def make_folder(path: Path, *, mode: int = 0o777) -> None:
+    """Make the folder *path* (with *mode*) and those above it that are missing, each synced into the one it is in.
+
+    Without that a power cut may take a new folder with every synced file in it.
+    """
+    missing = []
+    while not path.is_dir():
+        missing.append(path)
+        path = path.parent
+    for folder in reversed(missing):
+        folder.mkdir(mode if folder is missing[0] else 0o777, exist_ok=True)
+        # One that we may not read we may not sync either.
+        with contextlib.suppress(PermissionError):
+            above = os.open(folder.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+            try:
+                Files().sync(above)
+            finally:
+                os.close(above)
+
+
 class Files:
     """The real ones. *folder* is an open folder's descriptor, names are single components."""
 
     def open_folder(self, root: Path, parts: Sequence[str]) -> int:
         """Open *root* (made if missing, may be a link) and in it the folders *parts* (made if missing, never links)."""
-        root.mkdir(parents=True, exist_ok=True)
+        make_folder(root)
         folder = os.open(root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         for part in parts:
             try:

@@ -10,7 +10,7 @@ from typing import Final
 
 from jobs.errors import OutputError
 from jobs.failpoints import reach
-from jobs.files import Files, explain
+from jobs.files import Files, explain, make_folder
 from jobs.model import After
 from jobs.names import LONGEST, numbered, shortened
 
@@ -52,7 +52,7 @@ def settle_input(
 
 def _into_done(path: Path, plan: Callable[[Path], object]) -> Path:
     done = path.parent / _DONE
-    done.mkdir(exist_ok=True)
+    make_folder(done)
     for number in range(1, _MOST):
         target = done / numbered(path.name, number)
         if os.path.lexists(target) and not os.path.samestat(path.lstat(), target.lstat()):

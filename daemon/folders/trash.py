@@ -23,7 +23,7 @@ from typing import Final
 
 from jobs.errors import OutputError
 from jobs.failpoints import reach
-from jobs.files import Files
+from jobs.files import Files, make_folder
 from jobs.inputs import move_file
 from jobs.names import numbered
 
@@ -77,7 +77,7 @@ class Trash:
             OSError: it cannot be moved.
 
         """
-        path.parent.mkdir(parents=True, exist_ok=True)
+        make_folder(path.parent)
         if not carry(target, path):
             return False
         if target.parent.name == "files":
@@ -122,7 +122,7 @@ class Trash:
         """Write the information first, which reserves the name, then move the file."""
         files, info = trash / "files", trash / "info"
         for folder in (trash, files, info):
-            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            make_folder(folder, mode=0o700)
             if folder.is_symlink() or folder.stat().st_uid != os.getuid():
                 raise PermissionError(errno.EPERM, "not our trash", str(folder))
         original = os.fspath(path if top is None else path.relative_to(top))
@@ -151,7 +151,7 @@ class Trash:
 
     def _put_own(self, path: Path, plan: Plan) -> Path:
         folder = self._own / self._clock().strftime("%Y-%m-%d")
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        make_folder(folder, mode=0o700)
         return _into(path, folder, plan)
 
 
