@@ -1,0 +1,140 @@
+"""Kill -9 at each named failpoint, while jobs of every kind are under way."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+
+from jobs.failpoints import NAMES
+from torture import arming, broken_builds, scenarios
+from torture.arming import Armed
+from torture.checker import Verdict, check
+from torture.history import History, read
+from torture.home import TortureHome
+from torture.killing import recovery
+from torture.launchsim import Supervisor
+from torture.load import Load, ask, wait_ready
+from torture.row import Control, Outcome, Say, Tier, percentile
+
+#: Failpoints of a short campaign, and how often each is hit in a long one.
+DOZEN, TIMES = 12, 20
+#: Jobs a second.
+RATE = 12.0
+#: Seconds, at the 99th percentile, from a death to the next claim of a job.
+CLAIMED_S = 5.0
+#: Seconds that one failpoint may take to be reached, on a slow machine.
+_EACH_S = 6.0
+
+
+@dataclass
+class Seen:
+    """What came of one home."""
+
+    deaths: int
+    verdict: Verdict
+    recoveries: Sequence[float]
+    broken: list[str] = field(default_factory=list)
+    missing: set[str] = field(default_factory=set)
+
+
+class Failpoints:
+    """Row 2."""
+
+    number, name = 2, "failpoints"
+    fault = f"kill -9 at each of {len(NAMES)} failpoints"
+    promise = "nothing acknowledged is lost or done twice, wherever it dies; every failpoint was hit"
+
+    def run(self, tier: Tier, *, seed: int, folder: Path, say: Say) -> Outcome:
+        """Arm the failpoints, let each fire once a round, check after each round; then break the program."""
+        chance = random.Random(f"{seed}-failpoints")
+        rounds = [arming.share(seed - 1, DOZEN)] if tier is Tier.SHORT else [list(NAMES)] * TIMES
+        homes = []
+        for number, names in enumerate(rounds):
+            homes.append(attack(folder / f"r{number}", names, random.Random(chance.random())))
+            say(f"round {number}: {homes[-1].deaths} deaths, {len(homes[-1].broken)} breaches")
+        again = [seconds for one in homes for seconds in one.recoveries]
+        late = percentile(again, 0.99)
+        return Outcome(
+            tries=sum(map(len, rounds)) - sum(len(one.missing) for one in homes),
+            acknowledged=sum(one.verdict.promised for one in homes),
+            lost=sum(one.verdict.lost for one in homes),
+            doubled=sum(one.verdict.doubled for one in homes),
+            recoveries=again,
+            broken=[sentence for one in homes for sentence in one.broken]
+            + ([f"Jobs were claimed {late:.1f} s after a death (99th percentile)."] if late > CLAIMED_S else []),
+            controls=[_control(folder / name, build, chance) for name, build in broken_builds.BUILDS.items()],
+            measured={
+                "failpoints": len(NAMES),
+                "failpoints_hit": len({name for names in rounds for name in names}),
+                "daemons_started": sum(one.deaths for one in homes),
+            },
+        )
+
+
+def attack(
+    folder: Path, names: Sequence[str], chance: random.Random, *, extra: str = "", settle_s: float = 60.0
+) -> Seen:
+    """Let the daemon of a fresh home die at each of *names*; *extra* is code that breaks the program."""
+    home = TortureHome(folder, config=scenarios.CONFIG, plugin=scenarios.PLUGIN + extra)
+    history = History(folder / "history.jsonl")
+    armed = Armed(folder / "marks", arming.arm(names, chance), chance)
+    mix = partial(scenarios.mix, folder=folder / "placed")
+    load = Load(home, history, clients=3, rate=RATE, seed=chance.random(), mix=mix)
+    with home.supervisor(environ=armed.environ) as launchd:
+        scenes = scenarios.Scenes(home, history, launchd, chance)
+        load.start()
+        missing = armed.watch(launchd, history, scenes, seconds=20 + _EACH_S * len(names))
+        broken = [f"The failpoint {name} was not reached." for name in sorted(missing)]
+        load.stop()
+        broken += load.complaints + _come_to_rest(home, settle_s)
+        launchd.stop()
+        broken += _ends(launchd)
+        recoveries = recovery(home.executions, launchd.spawns, launchd.exits).from_kill
+        deaths = len(launchd.spawns)
+    history.close()
+    verdict = check(history.path, ledger=home.ledger, executions=home.executions, results=home.results, whole=False)
+    lines = read(history.path)
+    broken += [*verdict.sentences, *_strangers(home, lines), *scenarios.strange(home, lines)]
+    return Seen(deaths=deaths, verdict=verdict, recoveries=recoveries, broken=broken, missing=missing)
+
+
+def _come_to_rest(home: TortureHome, seconds: float) -> list[str]:
+    """Let no schedule fire any more, and wait until every job is done."""
+    wait_ready(home.socket, 60.0)
+    ask(home.socket, "POST", "/v1/schedules/tick/pause")
+    return (
+        [] if home.settle(seconds) else [f"{home.unfinished()} jobs were not done after {seconds:g} s of peace."]
+    )
+
+
+def _ends(launchd: Supervisor) -> list[str]:
+    """Every life ended by a failpoint, or by a stop."""
+    strange = [one.status for one in launchd.exits if one.status not in (-9, 0)]
+    found = [f"The daemon ended by itself, with {strange}."] if strange else []
+    late = [one for one in launchd.exits if one.by_kill_after_timeout]
+    return found + [f"{len(late)} stops took longer than launchd waits."] * bool(late)
+
+
+def _strangers(home: TortureHome, lines: Sequence[Mapping[str, object]]) -> list[str]:
+    """Return the jobs of clients that nobody submitted."""
+    asked = {line["key"] for line in lines if line["kind"] in ("ack", "unknown")}
+    rows = home.query("SELECT id, idempotency_key FROM jobs WHERE source_kind = 'api'")
+    return [f"nobody submitted the job {job} ({key})" for job, key in rows if key not in asked]
+
+
+def _control(folder: Path, build: broken_builds.Build, chance: random.Random) -> Control:
+    seen = attack(folder, build.names, random.Random(chance.random()), extra=build.code, settle_s=3.0)
+    verdict = seen.verdict
+    counts = {kind: getattr(verdict, kind) for kind in ("lost", "doubled", "unfinished", "wrong")}
+    told = ", ".join(f"{count} {kind}" for kind, count in counts.items() if count)
+    return Control(
+        name=build.name,
+        caught=any(counts[kind] for kind in build.caught_as),
+        evidence=f"{told or 'nothing'} of {verdict.promised} after {seen.deaths - 1} deaths",
+    )
+
+
+ROW = Failpoints()
