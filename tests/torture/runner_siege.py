@@ -137,12 +137,12 @@ class Siege:
         chance = random.Random(f"{self._seed}-{victim}")
         while (entry := self._next()) is not None:
             number, how = entry
-            beside = [self._submit(victim, f"{victim}-{number}-beside") for _ in range(2)]
+            beside = self._submit(victim, f"{victim}-{number}-beside")
             time.sleep(chance.uniform(0.0, 0.05))
             hit = self._submit(victim, f"{victim}-{number}-{how}", behave=how, until_fence=1)
             self._hit.append((hit[1], how))
             deadline = time.monotonic() + self._plan.patience_s
-            for one in (hit, *beside):
+            for one in (hit, beside):
                 if not self._done(one, deadline):
                     self.seen.broken.append(f"{one[1]} was not done within {self._plan.patience_s:g} s after {how}.")
 
