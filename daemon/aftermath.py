@@ -14,7 +14,7 @@ from typing import Final
 
 from daemon.folders.identity import Facts, FileChanged, content_digest, digest_of, place_key
 from daemon.folders.trash import Trash
-from jobs.errors import MlxdError
+from jobs.errors import LedgerUnavailable, MlxdError
 from jobs.journal import Journal
 from jobs.ledger import Ledger, utcnow
 from jobs.model import After, Job, State
@@ -55,15 +55,20 @@ class Aftermath:
         self._notify = notify
 
     def __call__(self, job: Job) -> None:
-        """Do what follows; nothing here can fail the job any more."""
+        """Do what follows; nothing here can fail the job any more.
+
+        Raises:
+            LedgerUnavailable: not all was done. Doing it again does only what is missing.
+
+        """
         if job.placement.input is not None:
             self._settle(job, job.placement.input)
         if job.terminal or job.state is State.QUARANTINED:
             self._notify(job)
-        if job.terminal:
-            self._plugins.job_finished(job)
         if job.task == PULL and job.state is State.SUCCEEDED:
             self._unblock()
+        if job.terminal:  # last, because it is not asked twice
+            self._plugins.job_finished(job)
 
     def catch_up(self, ledger: Ledger) -> int:
         """Settle inputs whose jobs finished just before the daemon died; return how many."""
@@ -82,6 +87,8 @@ class Aftermath:
             elif job.state in _TROUBLE and job.source.rule is not None and path.exists():
                 # Without a rule nobody looks there: whoever submitted it has the job to look at.
                 write_error_sidecar(path, _explanation(job))
+        except LedgerUnavailable:
+            raise
         except (MlxdError, OSError) as error:
             log.warning(
                 "The input could not be settled: %s", error, extra={"action": "settle_failed", **job.log_context}

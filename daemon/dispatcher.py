@@ -27,6 +27,8 @@ log = logging.getLogger(__name__)
 
 #: Seconds between two looks at the ledger when nothing happens.
 LOOK_EVERY: Final = 30.0
+#: Seconds until the look for a job that went astray.
+ASTRAY_AFTER: Final = 1.0
 #: Seconds until the first look at what a job is blocked by.
 UNBLOCK_AFTER: Final = 5.0
 #: Seconds between two tries while the ledger cannot be read or written.
@@ -125,6 +127,10 @@ class Dispatcher:
         with self._news:
             self._woken = True
             self._news.notify()
+
+    def look_soon(self) -> None:
+        """Look in a second: a job went astray, and what led it there may lead the next one there at once."""
+        self._expect(self._clock() + timedelta(seconds=ASTRAY_AFTER))
 
     def _expect(self, due: datetime) -> None:
         """Look when *due* has come, if not earlier. Many retries that are written down together cost no look each."""

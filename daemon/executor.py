@@ -79,9 +79,9 @@ class Executor:
     """Runs jobs, one for each worker thread that calls `execute`.
 
     *owner* names this daemon process in claims. *ended* hears of every job that left the running state, on the
-    worker's thread; *again* of those that go on, now, later or when what they lack is there. *gate* may hold a
-    job back before it is claimed; *during* is entered for as long as a job runs. *records* keeps what jobs
-    did.
+    worker's thread; *again* of those that go on, now, later or when what they lack is there; *astray* of a job
+    whose hint is used up, or whose end could not be written down: somebody has to look for it. *gate* may hold a job
+    back before it is claimed; *during* is entered for as long as a job runs. *records* keeps what jobs did.
     """
 
     def __init__(
@@ -92,6 +92,7 @@ class Executor:
         clock: Callable[[], datetime],
         ended: Callable[[Job], None],
         again: Callable[[Job], None],
+        astray: Callable[[], None] = lambda: None,
         policy: Policy | None = None,
         gate: Gate | None = None,
         during: Callable[[Job], AbstractContextManager[object]] = nullcontext,
@@ -102,6 +103,7 @@ class Executor:
         self._clock = clock
         self._ended = ended
         self._again = again
+        self._astray = astray
         self._policy = policy or Policy()
         self._gate = gate or OpenGate()
         self._during = during
@@ -115,12 +117,22 @@ class Executor:
 
     def execute(self, job_id: str) -> None:
         """Run the job if it is still there to be claimed; a stale or doubled hint does nothing."""
+        try:
+            written = self._execute(job_id)
+        except LedgerUnavailable as error:
+            log.warning("A job went astray: %s", error.message, extra={"action": "job_astray", "job": job_id})
+            written = False
+        if not written:
+            self._astray()
+
+    def _execute(self, job_id: str) -> bool:
+        """Return False if the ledger says that the job runs, and it does not any more."""
         if self._draining.is_set() or not self._gate.admits(job_id):
-            return
+            return True
         stop = Stop(pause=self._policy.persist_every)
         job = self._claim(job_id, stop)
         if job is None:
-            return
+            return True
         try:
             reach("job.claimed")
             self._tell(job)
@@ -132,7 +144,8 @@ class Executor:
             with self._during(job):
                 after = self._run(job, stop)
             if after is not None:
-                self._follow_up(after)
+                self._follow_up(after, stop)
+            return after is not None
         finally:
             with self._lock:
                 del self._running[job.id]
@@ -145,8 +158,6 @@ class Executor:
         job = None
         try:
             job = self._world.ledger.claim(job_id, self._owner)
-        except LedgerUnavailable as error:
-            log.warning("A job could not be claimed: %s", error.message, extra={"action": "claim_failed"})
         finally:
             with self._lock:
                 self._claiming.remove(job_id)
@@ -252,11 +263,11 @@ class Executor:
             retry_at = self._clock() + timedelta(seconds=self._policy.backoff(job.failures))
         return self._world.ledger.fail(job.id, job.fence, _info(error), outputs, retry_at=retry_at)
 
-    def _follow_up(self, job: Job) -> None:
+    def _follow_up(self, job: Job, stop: Stop) -> None:
         """Say how it ended, and see to it that a job that goes on is tried again."""
         log.info("Now %s.", job.state.value, extra={"action": f"job_{job.state.value}", **_why(job)})
         reach("job.ended")
-        self._ended(job)
+        stop.persist(lambda: self._ended(job))
         self._tell(job)
         if job.state in {State.QUEUED, State.BLOCKED} and not self._draining.is_set():
             self._again(job)

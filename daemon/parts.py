@@ -259,6 +259,7 @@ def _work(ground: _Ground, later: _Later, *, owner: str) -> _Work:
         clock=utcnow,
         ended=later.ended(aftermath),
         again=later.again,
+        astray=later.astray,
         policy=Policy(max_crashes=config().runner.max_crashes),
         gate=ground.gate,
         during=awake.during,
@@ -338,7 +339,12 @@ class _Later:
 
     def again(self, job: Job) -> None:
         """Leave a hint for a job that goes on."""
+        self.service.note_blocked(job)
         self.dispatcher.put(job)
+
+    def astray(self) -> None:
+        """Look for a job that the ledger could not be told of."""
+        self.dispatcher.look_soon()
 
     def unblock(self) -> None:
         """Let blocked jobs try again."""

@@ -239,6 +239,11 @@ class Service:
         self.room_problem = cramped[0].error.message if cramped and cramped[0].error else None
         return self.unblock(here) if here else 0
 
+    def note_blocked(self, job: Job) -> None:
+        """Tell at once, not at the next look, that results have no place."""
+        if job.state is State.BLOCKED and job.error is not None and _cramped(job):
+            self.room_problem = job.error.message
+
     @property
     def waits_for_room(self) -> bool:
         """Whether jobs were blocked, at the last look, for want of a place to write to."""

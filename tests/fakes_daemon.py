@@ -137,6 +137,8 @@ class Bench:
         self.defaults: dict[str, Mapping[str, Any]] = {}
         self.ended: list[Job] = []
         self.again: list[Job] = []
+        #: How often somebody was asked to look for a job.
+        self.astray = 0
         self.world = World(
             ledger=self.ledger,
             hub=self.hub,
@@ -154,8 +156,12 @@ class Bench:
             clock=self.clock,
             ended=self.ended.append,
             again=self.again.append,
+            astray=self._went_astray,
             policy=policy or Policy(max_crashes=3, backoff=lambda failures: 10.0 * (failures + 1)),
         )
+
+    def _went_astray(self) -> None:
+        self.astray += 1
 
     def task(self, name: str, run: Callable[[Any, Any], Mapping[str, Any]]) -> None:
         self.tasks[name] = FunctionTask(name, run)

@@ -231,3 +231,17 @@ def test_held_lanes_are_left_alone(bench: Bench) -> None:
     held.clear()
     dispatcher.look()
     assert queue.hints == [runs.id, waits.id]
+
+
+def test_a_job_that_went_astray_is_looked_for_soon(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The next look does not wait for its usual time, nor does it come at once."""
+    monkeypatch.setattr("daemon.dispatcher.ASTRAY_AFTER", 0.02)
+    queue = FakeQueue()
+    dispatcher = make(bench, queue)
+    dispatcher.start()
+    job = add(bench)
+    dispatcher.look_soon()
+    bench.clock.advance(1)
+    assert queue.arrived.wait(10)
+    dispatcher.stop()
+    assert job.id in queue.hints

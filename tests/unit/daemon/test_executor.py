@@ -359,6 +359,7 @@ def test_unwritten_end_leaves_an_orphan(bench: Bench) -> None:
 
     assert inside == [[]]
     assert [job.id] == [each.id for each in bench.executor.orphans()]
+    assert bench.astray == 1
 
 
 def test_unclaimable_ledger_is_survived(bench: Bench) -> None:
@@ -373,6 +374,7 @@ def test_unclaimable_ledger_is_survived(bench: Bench) -> None:
     bench.executor.execute(job.id)
 
     assert State.QUEUED is bench.ledger.get(job.id).state
+    assert bench.astray == 1
 
 
 @pytest.mark.parametrize("verb", ["finish", "fail", "crash", "block", "intend", "checkpoint"])
@@ -454,3 +456,37 @@ def test_no_model_works_for_results_without_a_place(bench: Bench, monkeypatch: p
     bench.executor.execute(job.id)
     assert bench.ledger.get(job.id).state is State.BLOCKED
     assert bench.models.leased == 0
+
+
+def test_what_follows_an_end_outlasts_a_full_disk(tmp_path: Path) -> None:
+    """Input, notices and followers of a job that has ended are seen to when the ledger can be written again."""
+    bench = Bench(tmp_path, policy=Policy(persist_every=0.001))
+    tries: list[Job] = []
+
+    def ended(job: Job) -> None:
+        tries.append(job)
+        if len(tries) < 3:
+            raise LedgerUnavailable("disk full")
+        bench.ended.append(job)
+
+    bench.executor._ended = ended
+    bench.task("t", lambda ctx, params: {})
+    job = add(bench, "t")
+    bench.executor.execute(job.id)
+    assert (len(tries), [each.state for each in bench.ended], bench.astray) == (3, [State.SUCCEEDED], 0)
+    bench.close()
+
+
+def test_a_job_that_cannot_be_read_after_its_claim_is_looked_for(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Reading may fail as well: the job is claimed and does not run, so somebody has to look for it soon."""
+
+    def broken(job_id: str) -> Job:
+        raise LedgerUnavailable("disk I/O error")
+
+    bench.task("t", lambda ctx, params: {})
+    job = add(bench, "t")
+    with monkeypatch.context() as patched:
+        patched.setattr(bench.ledger, "get", broken)
+        bench.executor.execute(job.id)
+    assert [job.id] == [each.id for each in bench.executor.orphans()]
+    assert bench.astray == 1
