@@ -108,10 +108,15 @@ def note(what: str, key: str, fence: int, *more: object) -> None:
 
 
 class Session:
-    """A loaded stub: tells a token every few milliseconds until the request's time is over."""
+    """A loaded stub: tells a token every few milliseconds until the request's time is over.
+
+    It also answers what the `batch` and `generate` tasks ask a language model: the prompt is the key, each takes the
+    option "item_seconds" and leaves a line ``item PROMPT 0 PID MONOTONIC`` when it is done.
+    """
 
     def __init__(self, options: Mapping[str, Any]) -> None:
         self.info = {"pid": os.getpid(), **options}
+        self._item_seconds = float(options.get("item_seconds", 0.02))
         self._requests: dict[str, dict[str, Any]] = {}
 
     @property
@@ -120,8 +125,12 @@ class Session:
         return bool(self._requests)
 
     def submit(self, request_id: str, request: Mapping[str, Any]) -> None:
-        """Take a request: key, size, seconds, behave."""
-        self._requests[request_id] = {**request, "until": time.monotonic() + request.get("seconds", 0.0)}
+        """Take a request: key, size, seconds, behave; or a prompt, or a chat."""
+        asked = dict(request)
+        if "key" not in asked:
+            asked |= {"key": asked.get("prompt") or asked["messages"][-1]["content"], "seconds": self._item_seconds}
+            asked["item"] = True
+        self._requests[request_id] = {**asked, "until": time.monotonic() + asked.get("seconds", 0.0)}
 
     def cancel(self, request_id: str) -> None:
         """Forget it."""
@@ -135,7 +144,10 @@ class Session:
                 yield request_id, "token", {"text": "x"}
                 continue
             del self._requests[request_id]
-            yield request_id, "done", {"text": expected(request["key"], request.get("size", 64))}
+            if request.get("item"):
+                note("item", request["key"], 0)
+            text = expected(request["key"], request.get("size", 64))
+            yield request_id, "done", {"text": text, "finish_reason": "stop", "completion_tokens": 1}
         if self._requests:
             time.sleep(0.005)
 
