@@ -67,7 +67,9 @@ class Armed:
         *scenes* is told from time to time which are missing. A death in a runner is followed by the daemon's, or not.
         """
         deadline = time.monotonic() + seconds
-        while (missing := self.missing()) and time.monotonic() < deadline:
+        missing = self.missing()
+        while self._told != set(self._points) and time.monotonic() < deadline:
+            missing = self.missing()
             fired = set(self._points) - missing - self._told
             for name in sorted(fired):
                 history.event("failpoint", name=name, nth=self._points[name])
@@ -75,8 +77,9 @@ class Armed:
                     launchd.kill(signal.SIGKILL)
                     self.both += 1
             self._told |= fired
-            scenes(missing)
-            time.sleep(0.01)
+            if missing:
+                scenes(missing)
+                time.sleep(0.01)
         return missing
 
 

@@ -31,8 +31,8 @@ rescan_seconds = 2
 [runner]
 max_crashes = 1000
 [queue.workers]
-interactive = 1
-normal = 3
+interactive = 2
+normal = 4
 batch = 1
 [[folders]]
 path = "in"
@@ -59,28 +59,67 @@ after = "delete"
 [[schedules]]
 name = "tick"
 every = "1s"
-task = "stub"
-params = { key = "tick" }
+task = "tick"
 [[notify]]
 name = "told"
 rules = ["stub"]
 command = ["/bin/true"]
 """
 
-#: Where the stub writes its files.
-_WRITING = "        for index in range(params.outputs):\n"
-#: The stub, which also says that it can be repeated, and so leaves recipes; "draft" jobs write each file twice.
-PLUGIN = f"""\
-{STUB.replace(_WRITING, _WRITING + "            draft(ctx, key, index)" + chr(10))}
+#: Lines of the stub, and what is put below them.
+_PATCHES = {
+    "        for index in range(params.outputs):\n": "            draft(ctx, key, index)\n",
+    "    register(Stub())\n": "    register(Tick())\n",
+}
+_MORE = """
 
 def draft(ctx: Any, key: str, index: int) -> None:
     if key.startswith("draft"):
-        ctx.output(f"{{ctx.stem or 'stub'}}-{{index}}.txt", f"draft of attempt {{ctx.job.fence}}")
+        ctx.output(f"{ctx.stem or 'stub'}-{index}.txt", f"draft of attempt {ctx.job.fence}")
+
+
+class Nothing(BaseModel):
+    pass
+
+
+class Tick:
+    name, summary, params = "tick", "Does next to nothing.", Nothing
+
+    def run(self, ctx: Any, params: BaseModel) -> Mapping[str, Any]:
+        return {"text": "tock"}
+
+
+def use_the_systems_trash() -> None:
+    import sys
+
+    if "daemon.parts" in sys.modules:
+        from daemon.folders.trash import Trash
+
+        environ = {"HOME": str(HOME)}
+        sys.modules["daemon.parts"].make_trash = lambda home: Trash(home.cache / "trash", environ=environ)
 
 
 Stub.repeatable = True
+use_the_systems_trash()
 """
 
+
+def _plugin() -> str:
+    text = STUB
+    for line, below in _PATCHES.items():
+        if line not in text:
+            raise ValueError(f"The stub has no line {line!r}.")
+        text = text.replace(line, line + below)
+    return text + _MORE
+
+
+#: The stub, and more: "draft" jobs write each file twice; it can be repeated, so its jobs leave recipes; a task for
+#: schedules that leaves no line in the log of executions, as their jobs have no keys; and the system's trash, which is
+#: not used where MLXD_HOME is set.
+PLUGIN = _plugin()
+
+_RUNNING = "SELECT id FROM jobs WHERE idempotency_key LIKE 'cancel-%' AND state = 'running'"
+_UNDONE = "SELECT count(*) FROM jobs WHERE idempotency_key LIKE ? AND state IN ('queued', 'running', 'blocked')"
 #: Failpoint (its beginning) -> the scene that leads there; what is not named comes of the load.
 _LEADS = {
     "file.": "file",
@@ -124,7 +163,8 @@ def mix(number: int, chance: random.Random, *, folder: Path) -> Order:
             params |= {"model": "stub:a"}
             more = {"placement": {"directory": str(folder / f"{key}")}}
         case 6:
-            params |= {"model": chance.choice(("stub:b", "stub:c")), "behave": "SIGKILL", "until_fence": 1}
+            # A model of its own: what is loaded again and again would hold up the others.
+            params |= {"model": "stub:d", "behave": "SIGKILL" if number % 27 == 6 else "", "until_fence": 1}
         case 7:
             params |= {"behave": "raise"}
             expect |= {"state": "failed"}
@@ -188,16 +228,18 @@ class Scenes:
         return int(found[0][0]) if found else 0
 
     def _cancel(self) -> None:
-        """Submit a long job, and take it back once it runs."""
-        order = self._order("cancel", seconds=5.0, state=["cancelled", "succeeded"])
-        if (job := self._submit(order)) is not None and self._until(job, "running", 0.5):
+        """Take back a job that runs, and submit another long one."""
+        for (job,) in self._ask(_RUNNING):
             self._post(f"/v1/jobs/{job}/cancel")
+        if self._few("cancel-%"):
+            self._submit(self._order("cancel", "interactive", seconds=2.0, state=["cancelled", "succeeded"]))
 
     def _block(self) -> None:
-        """Submit a job whose model is not there, and let it try again in vain."""
-        order = self._order("block", model=str(self._home.folder / "no-such-model"), state=["blocked"])
-        if (job := self._submit(order)) is not None and self._until(job, "blocked", 0.5):
+        """Let a job whose model is not there try again in vain, and submit another."""
+        for (job,) in self._ask("SELECT id FROM jobs WHERE state = 'blocked' LIMIT 1"):
             self._post(f"/v1/jobs/{job}/retry")
+        if self._few("block-%"):
+            self._submit(self._order("block", model=str(self._home.folder / "no-such-model"), state=["blocked"]))
 
     def _desk(self) -> None:
         """Pause a watched folder and go on with it."""
@@ -207,7 +249,7 @@ class Scenes:
     def _schedule(self) -> None:
         """Add a schedule, run it by hand, remove it."""
         name = f"added-{self._number}"
-        self._post("/v1/schedules", {"name": name, "task": "stub", "every": "1h", "params": {"key": name}})
+        self._post("/v1/schedules", {"name": name, "task": "tick", "every": "1h"})
         self._post(f"/v1/schedules/{name}/run")
 
     def _orphan(self) -> None:
@@ -215,7 +257,7 @@ class Scenes:
 
         Nothing may start meanwhile: it would find no ledger, and make a new one.
         """
-        order = self._order("orphan", seconds=0.3)
+        order = self._order("orphan", "interactive", seconds=0.3)
         if self._submit(order) is None or not self._said("begin", order.key, 1.0):
             return
         self._launchd.suspend()
@@ -231,9 +273,14 @@ class Scenes:
 
     # -- small change -----------------------------------------------------------------------------------------------
 
-    def _order(self, name: str, *, state: Any = "succeeded", **params: Any) -> Order:
+    def _order(self, name: str, lane: str = "normal", *, state: Any = "succeeded", **params: Any) -> Order:
         key = f"{name}-{self._number}"
-        return Order(key=key, params={"key": key, **params}, expect={"state": state})
+        return Order(key=key, params={"key": key, **params}, lane=lane, expect={"state": state})
+
+    def _few(self, keys: str) -> bool:
+        """Tell whether only a few jobs like these are not done."""
+        found = self._ask(_UNDONE, (keys,))
+        return not found or found[0][0] < 3
 
     def _submit(self, order: Order) -> str | None:
         """Submit until it is acknowledged: a key that may have been taken must be known by its job."""
@@ -268,14 +315,6 @@ class Scenes:
         except sqlite3.OperationalError:
             return []
 
-    def _until(self, job: str, state: str, seconds: float) -> bool:
-        deadline = time.monotonic() + seconds
-        while time.monotonic() < deadline:
-            if self._ask("SELECT 1 FROM jobs WHERE id = ? AND state = ?", (job, state)):
-                return True
-            time.sleep(0.01)
-        return False
-
     def _said(self, what: str, key: str, seconds: float) -> bool:
         deadline = time.monotonic() + seconds
         while time.monotonic() < deadline:
@@ -303,9 +342,10 @@ def _inputs(home: TortureHome, history: list[Mapping[str, Any]]) -> list[str]:
             path = Path(line["path"])
             place = places[f"{path.suffix} in {path.parent.name}"]
             # A name is numbered only if it was taken.
-            copies = [one for one in (path, *place.glob(f"{path.stem}*{path.suffix}")) if one.is_file()]
-            hashes = [hashlib.sha256(one.read_bytes()).hexdigest() for one in dict.fromkeys(copies)]
-            where = [str(one.parent.name) for one in dict.fromkeys(copies)]
+            copies = [path, place / path.name, *place.glob(f"{path.stem} (*){path.suffix}")]
+            copies = [one for one in dict.fromkeys(copies) if one.is_file()]
+            hashes = [hashlib.sha256(one.read_bytes()).hexdigest() for one in copies]
+            where = [one.parent.name for one in copies]
             if hashes != [line["sha256"]] or where != [place.name]:
                 found.append(f"the input {path} should be in {place}, and is in {where or 'no place'}")
     return found
