@@ -61,7 +61,7 @@ _load = StubRuntime.load
 
 def _load_heavy(self, model, options):
     session = _load(self, model, options)
-    session.ballast = b"\\\\1" * int(options.get("ballast", 0))
+    session.ballast = b"1" * int(options.get("ballast", 0))
     return session
 
 
@@ -78,7 +78,7 @@ _run = Stub.run
 
 
 def _leaky(self, ctx, params):
-    _KEPT.append((os.open("/dev/null", os.O_RDONLY), b"\\\\1" * 50_000))
+    _KEPT.append((os.open("/dev/null", os.O_RDONLY), b"1" * 50_000))
     return _run(self, ctx, params)
 
 
