@@ -15,6 +15,7 @@ import json
 import logging
 import os
 import re
+import sqlite3
 import sys
 import traceback
 from datetime import UTC, datetime
@@ -210,17 +211,36 @@ def _error(error: BaseException) -> dict[str, Any]:
 
 
 def _error_message(error: BaseException) -> str:
-    """Return what *error* says without the values it quotes: pydantic shows its input, SQLAlchemy its parameters."""
+    """Return what *error* says without the values it quotes.
+
+    Ours are written for it. Of others only those are told that speak of the system and not of their input: pydantic
+    shows what it was given, SQLAlchemy its parameters, and what a task raises may hold the whole prompt.
+    """
+    if isinstance(getattr(error, "slug", None), str):
+        return _cut(_text(error), _LONGEST)
     if hasattr(error, "statement") and (original := getattr(error, "orig", None)) is not None:
-        return _cut(str(original), _LONGEST_FOREIGN)
-    if callable(listed := getattr(error, "errors", None)):
-        try:
-            return "; ".join(
-                f"{'.'.join(map(str, each['loc']))}: {each['type']}" for each in listed(include_input=False)
-            )
-        except (TypeError, KeyError):
-            return "[withheld]"
-    return _cut(str(error), _LONGEST if hasattr(error, "slug") else _LONGEST_FOREIGN)
+        return _cut(_text(original), _LONGEST_FOREIGN)
+    if isinstance(error, OSError | sqlite3.Error | ImportError):
+        # An operating system's error without its file name, which anybody may have chosen.
+        return _cut(getattr(error, "strerror", None) or _text(error), _LONGEST_FOREIGN)
+    return _places(error) or f"[{len(_text(error))} characters withheld]"
+
+
+def _places(error: BaseException) -> str | None:
+    """Return what pydantic complains of, and where, without what it was given; None if it is not pydantic's."""
+    if not callable(listed := getattr(error, "errors", None)):
+        return None
+    try:
+        return "; ".join(f"{'.'.join(map(str, each['loc']))}: {each['type']}" for each in listed(include_input=False))
+    except (TypeError, KeyError):
+        return "[withheld]"
+
+
+def _text(error: BaseException) -> str:
+    try:
+        return str(error)
+    except Exception:  # noqa: BLE001 - an error may fail at saying what it is
+        return ""
 
 
 def _as_text(when: str, level: str, sentence: str, facts: dict[str, Any]) -> str:
