@@ -31,6 +31,7 @@ from jobs.errors import (
 )
 from jobs.failpoints import reach
 from jobs.model import ErrorInfo, Job, Lane, OutputFile, State
+from plugins.patience import said
 
 log = logging.getLogger(__name__)
 
@@ -296,15 +297,18 @@ def _info(error: BaseException) -> ErrorInfo:
         return ErrorInfo(type=error.slug, message=error.message, facts=_plain(error.facts))
     return ErrorInfo(
         type="task-error",
-        message=f"The task raised {type(error).__name__}: {error}. See `mlxd logs` for where.",
+        message=f"The task raised {type(error).__name__}: {said(error)}. See `mlxd logs` for where.",
         facts={"exception": type(error).__name__},
     )
 
 
 def _plain(facts: Mapping[str, Any]) -> dict[str, Any]:
-    """Keep of *facts* what JSON can hold, the rest as text."""
+    """Keep of *facts* what JSON can hold, the rest as text; but not what a runner printed.
+
+    Its last words may quote what other jobs had asked of it, so they stay in the runner's own log.
+    """
     simple = (str, int, float, bool, list, dict, type(None))
-    return {key: value if isinstance(value, simple) else str(value) for key, value in facts.items()}
+    return {key: value if isinstance(value, simple) else str(value) for key, value in facts.items() if key != "tail"}
 
 
 def _json(result: Mapping[str, Any]) -> dict[str, Any]:
