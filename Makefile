@@ -104,10 +104,11 @@ $(ENV): pyproject.toml uv.lock | $(UV)
 	.tools/uv/bin/pip install --quiet --disable-pip-version-check uv
 
 # Only tests and the training use these programs, so their absence is a note, never a failure.
-system-deps: ## get espeak-ng and plistutil for the tests where apt-get may do so
+system-deps: ## get espeak-ng, plistutil and strace for the tests where apt-get may do so
 	@missing=""; \
 	command -v espeak-ng >/dev/null || missing="$$missing espeak-ng"; \
 	command -v plistutil >/dev/null || command -v plutil >/dev/null || missing="$$missing libplist-utils"; \
+	[ "$$(uname -s)" != Linux ] || command -v strace >/dev/null || missing="$$missing strace"; \
 	[ -n "$$missing" ] || exit 0; \
 	as_root=none; \
 	if command -v apt-get >/dev/null; then \
