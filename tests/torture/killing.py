@@ -10,7 +10,6 @@ import random
 import signal
 import threading
 import time
-from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -149,17 +148,17 @@ def recovery(executions: Path, spawns: Sequence[float], exits: Sequence[Exit]) -
     was overtaken by another one.
     """
     deaths = [one.at for one in exits]
-    begun: dict[str, int] = defaultdict(int)
+    before: dict[str, float] = {}
     from_kill, from_start = [], []
     for line in executions.read_text(encoding="utf-8").splitlines():
         words = line.split()
         if words[0] != "begin":
             continue
         key, at = words[1], float(words[4])
-        begun[key] += 1
-        if begun[key] > 1 and (last := bisect.bisect_right(deaths, at)):
-            from_kill.append(at - deaths[last - 1])
+        if bisect.bisect_right(deaths, at) > bisect.bisect_right(deaths, before.get(key, at)):
+            from_kill.append(at - deaths[bisect.bisect_right(deaths, at) - 1])
             from_start.append(at - spawns[bisect.bisect_right(spawns, at) - 1])
+        before[key] = at
     return Recovery(from_kill=from_kill, from_start=from_start)
 
 

@@ -196,6 +196,23 @@ def test_a_known_text_of_another_task_is_held_against_it(world):
     assert "'Paris'" in only(world.check(), "wrong")
 
 
+def test_words_may_differ_in_their_spaces(world):
+    """A transcript has a line for each segment; its words are what was promised."""
+    world.job("j4", "g", task="transcribe", outputs=0, result=json.dumps({"text": "one\ntwo  three"}))
+    world.history.ack("j4", "g", words="one two three")
+    assert world.check().clean
+    world.history.ack("j4", "g", words="one two four")
+    assert "one" in only(world.check(), "wrong")
+
+
+def test_a_file_of_another_task_that_is_gone_is_lost(world):
+    """What any task wrote has to be there."""
+    world.job("j4", "g", task="generate")
+    world.history.ack("j4", "g")
+    (world.results / "j4" / "stub-0.txt").unlink()
+    assert "stub-0.txt of g (j4) is not there" in only(world.check(), "lost")
+
+
 def test_a_temporary_file_left_behind_is_wrong(world):
     """Half a result is no result; told by the job it lies with, and by itself."""
     (world.results / "j1" / ".stub-0.txt.j1.mlxd-tmp").write_text("half")
