@@ -11,6 +11,7 @@ from typing import Any, Final, Protocol
 
 from daemon.aftermath import PULL
 from daemon.config.model import Config
+from daemon.config.withheld import without_secrets
 from daemon.dispatcher import Dispatcher
 from daemon.events import STATE, Hub
 from daemon.executor import Executor
@@ -349,8 +350,8 @@ class Service:
         return report
 
     def config(self) -> dict[str, Any]:
-        """Return the configuration in force."""
-        return self._config().model_dump(mode="json")
+        """Return the configuration in force, without its secrets."""
+        return without_secrets(self._config().model_dump(mode="json"))
 
     def shutdown(self) -> None:
         """Begin to drain and stop; return at once."""
