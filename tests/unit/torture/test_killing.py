@@ -14,7 +14,7 @@ def ended(at: float) -> Exit:
 
 
 def test_recovery_counts_from_the_last_kill(tmp_path):
-    """An interrupted job waits from the kill to its next claim; one that is killed twice before, from the second kill."""
+    """An interrupted job waits from the kill to its next claim; one killed twice meanwhile, from the second kill."""
     log = tmp_path / "executions.log"
     log.write_text(
         "begin a 1 10 1.0\nbegin b 1 10 1.1\nend b 1 10 1.2\nbegin c 1 10 1.9\n"
