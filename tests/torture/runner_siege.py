@@ -115,7 +115,7 @@ class Siege:
     # -- the attack -------------------------------------------------------------------------------------------------
 
     def _under_load(self) -> None:
-        load = Load(self.home, self.history, clients=2, rate=12.0, seed=f"{self._seed}-bystander", mix=_bystander)
+        load = Load(self.home, self.history, clients=2, rate=8.0, seed=f"{self._seed}-bystander", mix=_bystander)
         for model in (BYSTANDER, *self._plan.victims):  # so that their loading is none of the difference
             self._done(self._submit(model, "warm"), time.monotonic() + 30.0)
         load.start()

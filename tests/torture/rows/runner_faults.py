@@ -16,6 +16,8 @@ _MEMORY = (
     "machine. What its killer does is the row's SIGKILL."
 )
 CALM_S = {Tier.SHORT: 2.0, Tier.LONG: 20.0}
+#: Models whose runners are broken at a time.
+VICTIMS = {Tier.SHORT: ("stub:a",), Tier.LONG: ("stub:a", "stub:c")}
 
 
 def _misfortunes(count: int, seed: int) -> list[str]:
@@ -35,7 +37,7 @@ class RunnerFaults:
 
     def run(self, tier: Tier, *, seed: int, folder: Path, say: Say) -> Outcome:
         """Break runners, then do the same to a daemon that is its own runner, and to one that looks for no silence."""
-        plan = Plan(calm_s=CALM_S[tier], misfortunes=_misfortunes(TRIES[tier], seed), victims=("stub:a", "stub:c"))
+        plan = Plan(calm_s=CALM_S[tier], misfortunes=_misfortunes(TRIES[tier], seed), victims=VICTIMS[tier])
         siege = Siege(folder / "home", plan, seed=seed, plugin=PLUGIN)
         seen = siege.run()
         say(f"{seen.hits} runners broken")
