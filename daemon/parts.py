@@ -148,6 +148,7 @@ def build(
         clock=utcnow,
     )
     later.service.keep(later.schedules.desk)
+    later.server = SocketServer(create_app(later.service), listener, before_stop=ground.hub.close)
     return Parts(
         owner=owner,
         hub=ground.hub,
@@ -164,7 +165,7 @@ def build(
         service=later.service,
         watcher=watcher,
         schedules=later.schedules,
-        server=SocketServer(create_app(later.service), listener, before_stop=ground.hub.close),
+        server=later.server,
         port=_port(home, config(), later.service),
     )
 
@@ -271,7 +272,7 @@ def _work(ground: _Ground, later: _Later, *, owner: str) -> _Work:
         queue=queue,
         executor=executor,
         clock=utcnow,
-        arrivals=later.unblock_arrived,
+        arrivals=later.look_around,
         held=ground.gate.held,
     )
     return _Work(
@@ -316,6 +317,7 @@ class _Later:
     dispatcher: Dispatcher
     service: Service
     schedules: Schedules
+    server: SocketServer
 
     def __init__(self, ledger: Ledger, hub: Hub) -> None:
         self._ledger = ledger
@@ -350,8 +352,13 @@ class _Later:
         """Let blocked jobs try again."""
         self.service.unblock()
 
-    def unblock_arrived(self) -> float | None:
-        """Let jobs go on whose model or room has come; return when to look for room again, seconds."""
+    def look_around(self) -> float | None:
+        """Mend what nobody tells of: a socket whose file is gone, jobs whose model or room has come.
+
+        Returns when to look for room again, seconds.
+        """
+        self.server.mend()
+        self.service.socket_problem = self.server.problem
         self.service.unblock_arrived()
         return UNBLOCK_AFTER if self.service.waits_for_room else None
 

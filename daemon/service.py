@@ -102,6 +102,8 @@ class Service:
         self._schedules: ScheduleDesk | None = None
         self._started = time.monotonic()
         self._draining = False
+        #: Why nobody finds the socket, as of the last look.
+        self.socket_problem: str | None = None
         #: Why jobs wait for a place for their results, as of the last look.
         self.room_problem: str | None = None
         #: What is wrong with the configuration, while the daemon serves without it.
@@ -303,7 +305,7 @@ class Service:
     def health(self) -> Health:
         """Return the daemon at a glance; answers also while the ledger does not."""
         problems = [self.config_problem, self.port_problem, self._dispatcher.problem, self._ledger.problem]
-        problems += [self.room_problem, *self._folder_problems()]
+        problems += [self.socket_problem, self.room_problem, *self._folder_problems()]
         problems += [
             f"plugin {one.name}: {one.problem}" for one in self._plugins.status() if one.problem and one.enabled
         ]
