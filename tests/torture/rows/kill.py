@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -125,6 +126,7 @@ class Kill:
             broken=[*verdict.sentences, *attack.broken, *_late(attack.killer.ready, again)],
             controls=[_control(folder / "huey", CONTROL_KILLS[tier], seed)],
             measured=attack.counts | _times("ready", attack.killer.ready) | _times("claimed", again.from_start),
+            notes=_busy(),
         )
 
 
@@ -135,6 +137,12 @@ def _late(ready: Sequence[float], again: Recovery) -> list[str]:
     if (p99 := percentile(again.from_kill, 0.99)) > CLAIMED_S:
         found.append(f"Orphans were claimed {p99:.2f} s after the kill (99th percentile), more than {CLAIMED_S:g} s.")
     return found
+
+
+def _busy() -> list[str]:
+    """Say that others wanted the processors too: then the times are theirs as much as ours."""
+    load, processors = os.getloadavg()[0], os.cpu_count() or 1
+    return [f"The load average was {load:.0f} on {processors} processors."] if load > 2 * processors else []
 
 
 def _times(name: str, seconds: Sequence[float]) -> dict[str, float]:
