@@ -53,7 +53,7 @@ def with_demo(number: int, chance: random.Random) -> Order:
 
 
 class FileDropper:
-    """Puts *rate* files a second into the watched folder of `CONFIG`, half of them at once, half by a rename."""
+    """Puts *rate* files a second into the watched folder of `CONFIG`: some renamed there, some moved in."""
 
     def __init__(self, home: TortureHome, history: History, *, rate: float, seed: str) -> None:
         self._folder, self._history, self._rate = home.folder / "in", history, rate
@@ -77,12 +77,10 @@ class FileDropper:
         while not self._stopping.wait(self._chance.uniform(0.0, 2.0 / self._rate)):
             content = f"{self.dropped} {self._chance.random()}".encode()
             path = self._folder / f"file-{self.dropped}.txt"
-            if self._chance.random() < 0.5:
-                path.write_bytes(content)
-            else:
-                beside = path.with_suffix(".part")
-                beside.write_bytes(content)
-                beside.rename(path)
+            # Whole at once: how files are made slowly is another row's business, and would be a matter of luck here.
+            before = (self._folder if self._chance.random() < 0.5 else self._folder.parent) / f"{path.stem}.part"
+            before.write_bytes(content)
+            before.rename(path)
             self._history.file(path, hashlib.sha256(content).hexdigest())
             self.dropped += 1
 
