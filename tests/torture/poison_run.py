@@ -101,12 +101,14 @@ class PoisonRun:
         self.history = History(folder / "history.jsonl")
         self._broken: list[str] = []
 
-    def run(self, mix: Mix, count: int, *, seed: str, patience_s: float, batch: bool = False) -> Result:
-        """Submit *count* jobs of *mix* as fast as they are taken, and wait until they are through, or for so long."""
+    def run(
+        self, mix: Mix, count: int, *, seed: str, patience_s: float, rate: float | None = None, batch: bool = False
+    ) -> Result:
+        """Submit *count* jobs of *mix*, *rate* a second, and wait until they are through, at most *patience_s*."""
         with self.home.supervisor() as supervisor:
             wait_ready(self.home.socket)
             self._warm()
-            load = Load(self.home, self.history, clients=4, seed=seed, mix=mix, limit=count)
+            load = Load(self.home, self.history, clients=4, rate=rate, seed=seed, mix=mix, limit=count)
             began = time.monotonic()
             load.start()
             load.join(patience_s)
