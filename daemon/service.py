@@ -9,6 +9,7 @@ from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import Any, Final, Protocol
 
+from daemon import log as logs
 from daemon.aftermath import PULL
 from daemon.config.model import Config
 from daemon.config.withheld import without_secrets
@@ -305,7 +306,7 @@ class Service:
     def health(self) -> Health:
         """Return the daemon at a glance; answers also while the ledger does not."""
         problems = [self.config_problem, self.port_problem, self._dispatcher.problem, self._ledger.problem]
-        problems += [self.socket_problem, self.room_problem, *self._folder_problems()]
+        problems += [logs.problem(), self.socket_problem, self.room_problem, *self._folder_problems()]
         problems += [
             f"plugin {one.name}: {one.problem}" for one in self._plugins.status() if one.problem and one.enabled
         ]

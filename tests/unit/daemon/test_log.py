@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import json
 import logging
@@ -283,10 +284,30 @@ def test_a_full_disk_is_said_once(home: Home, screen: Screen) -> None:
             log_here.info("a long line " * 100)
         assert screen.getvalue().count("cannot be written") == 1
         assert "No space left" in screen.getvalue()
+        assert "No space left" in str(log.problem())
+        # Reading the configuration again, or stopping, does not trip over what could not be written.
+        log.configure(home, foreground=False)
+        log_here.info("There is space.")
     finally:
-        with pytest.raises(OSError, match="No space left"):
-            handler.stream.close()
-        handler.stream = None
+        log.release()
+    assert log.problem() is None
+    assert records(home)[-1]["message"] == "There is space."
+
+
+def test_a_log_on_a_full_disk_goes_on_by_itself(home: Home, monkeypatch) -> None:
+    """The problem is told while it lasts, and no longer, even if nothing more is logged."""
+    monkeypatch.setattr(sys, "stderr", None)
+    log.configure(home, foreground=False)
+    (handler,) = [each for each in logging.getLogger().handlers if isinstance(each, log._FileHandler)]
+
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(handler, "flush", full)
+        log_here.info("Lost or late.")
+        assert "No space left" in str(log.problem())
+    assert log.problem() is None
 
 
 def test_a_closed_terminal_stops_nothing(home: Home, monkeypatch) -> None:
