@@ -29,14 +29,14 @@ class Siege:
     #: ``drain_seconds``; what is beyond five of them the jobs get to end by themselves.
     drain: float = 5.3
     #: How long the model that is always being loaded takes, and the jobs that are always at their tokens, seconds.
-    loading: float = 2.0
+    loading: float = 1.5
     long: float = 3.0
 
 
 SIEGES = {
     # The short drain makes many tries possible; the second siege is as the defaults have it.
     Tier.SHORT: (Siege(4, demo=1),),
-    Tier.LONG: (Siege(196, demo=4), Siege(4, drain=30.0, loading=60.0, long=60.0)),
+    Tier.LONG: (Siege(196, demo=4), Siege(4, drain=30.0, loading=40.0, long=40.0)),
 }
 CONTROL_TRIES = {Tier.SHORT: 1, Tier.LONG: 4}
 

@@ -38,7 +38,7 @@ class Phase:
 
 PHASES = {
     Tier.SHORT: (Phase("stub", mixed, 6, 60, 15.0, 0.6), Phase("demo", with_demo, 2, 40, 10.0, 3.0)),
-    Tier.LONG: (Phase("stub", mixed, 975, 19_000, 25.0, 1.0), Phase("demo", with_demo, 25, 2_000, 10.0, 6.0)),
+    Tier.LONG: (Phase("stub", mixed, 975, 19_000, 30.0, 0.7), Phase("demo", with_demo, 25, 2_000, 10.0, 6.0)),
 }
 CONTROL_KILLS = {Tier.SHORT: 4, Tier.LONG: 20}
 
