@@ -6,6 +6,7 @@ import contextlib
 import itertools
 import json
 import random
+import re
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
@@ -13,7 +14,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from torture.checker import Verdict, check
-from torture.history import History
+from torture.history import History, read
 from torture.home import OPEN, TortureHome
 from torture.inject import Disk, Fault, Strace, limit_files, mounts_work, until
 from torture.load import Load, Order, Refused, ask, submit_one, wait_ready
@@ -23,6 +24,8 @@ BY_ITSELF_S = 30.0
 #: Seconds of patience with a daemon that is not to blame: a slow machine.
 _PATIENCE_S = 60.0
 _DISK_BYTES = 32 << 20
+#: What a refusal has to say: what to do, or that nothing need be done.
+_ADVICE = re.compile("Free some space|Check the|Close that|Try again|Put it back")
 _WAITING = (*OPEN, "blocked")
 
 
@@ -91,7 +94,7 @@ class Siege:
         self.history.event("fault", name=name)
         refused = load.refused
         time.sleep(seconds)
-        hit = load.refused > refused or self._blocked()
+        hit = load.refused > refused or self._blocked() or bool(self.health()["problems"])
         if hit:
             self._hit(name)
             self._must_be_told(name)
@@ -156,6 +159,20 @@ class Siege:
         self._recovered("killed after a refusal", killed, killed=True)
         return bool(found)
 
+    def killed_when_full(self) -> None:
+        """Kill the daemon while the ledger's disk is full: it cannot start, and does so by itself when it can."""
+        name = "state: killed while the disk is full"
+        self._last_pid = self._pid()
+        self.disks["state"].fill()
+        lives = len(self.supervisor.spawns)
+        self.supervisor.kill()
+        self.supervisor.wait_spawn(lives + 2)  # one start, at least, has failed
+        self.disks["state"].free()
+        healed = time.monotonic()
+        wait_ready(self.home.socket, _PATIENCE_S)
+        self._hit(name)
+        self._recovered(name, healed, killed=True)
+
     def nearly_fill(self, disk: Disk) -> None:
         """Fill *disk* up to a few pages: what is written then is cut short before it fails."""
         disk.fill(leave=self._chance.randrange(0, 1 << 15))
@@ -178,6 +195,8 @@ class Siege:
     def verdict(self) -> Verdict:
         """Hold what was acknowledged against what there is."""
         until(lambda: not self._waiting(), _PATIENCE_S)
+        refusals = {line["why"] for line in read(self.history.path) if line["kind"] == "refused"}
+        self.broken += [f"a refusal says nothing to do: {why}" for why in refusals if not _ADVICE.search(why)]
         return check(
             self.history.path,
             ledger=self.home.ledger,

@@ -64,7 +64,7 @@ class Refused(Exception):
     """The daemon said no, and when to ask again."""
 
     def __init__(self, status: int, body: str, retry_after: float) -> None:
-        super().__init__(f"{status}: {body[:200]}")
+        super().__init__(f"{status}: {body[:600]}")
         self.status = status
         self.retry_after = retry_after
 

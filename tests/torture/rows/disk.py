@@ -34,7 +34,7 @@ _LASTING = (
 )
 #: Of each tier: which faults are swept, through how many calls (None: until nothing fails any more), how often each
 #: outage comes.
-_SIZES = {Tier.SHORT: (_SWEPT[::2], 1, 1), Tier.LONG: (_SWEPT, None, 4)}
+_SIZES = {Tier.SHORT: (_SWEPT[::2], 1, 1), Tier.LONG: (_SWEPT * 2, None, 10)}
 #: Most calls of one kind that a sweep goes through one by one; then every fourth.
 _ONE_BY_ONE = 24
 _MANY = 96
@@ -115,6 +115,10 @@ def _outages(siege: Siege, tier: Tier, say: Say) -> None:
         say(name)
         for _ in range(times):
             siege.outage(name, begin, end, seconds=0.7)
+    if siege.disks and tier is Tier.LONG:
+        say("state: killed while the disk is full")
+        for _ in range(times):
+            siege.killed_when_full()
     if strace_works():
         for fault in _LASTING[: 1 if tier is Tier.SHORT else None]:
             for _ in range(times):
