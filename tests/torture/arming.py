@@ -5,15 +5,18 @@ from __future__ import annotations
 import random
 import signal
 import time
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection
 from pathlib import Path
 
 from jobs.failpoints import NAMES
 from torture.history import History
 from torture.launchsim import Supervisor
 
-#: Reached once in a process, or in an order that the others depend on: the first time it is.
-_ONCE = ("start.", "drain.", "ledger.migrate.", "ledger.unblock.", "ledger.desk.", "orphan.", "trash.", "input.")
+#: Reached once in a process, or so seldom that a second time may never come before the next death.
+_ONCE = (
+    *("start.", "drain.", "schedule.", "orphan.", "trash.", "input."),
+    *(f"ledger.{verb}." for verb in ("migrate", "unblock", "recover", "desk", "fire", "stop", "cancel", "requeue")),
+)
 #: Reached by a runner: it dies, and its daemon with it or not.
 IN_RUNNERS = ("runner.loading", "runner.loaded", "runner.stepping")
 #: Statements of the first migration: any of them can be the last.
@@ -81,8 +84,3 @@ class Armed:
                 scenes(missing)
                 time.sleep(0.01)
         return missing
-
-
-def rounds(times: int, chance: random.Random) -> Sequence[list[str]]:
-    """Return *times* rounds of all names, each in an order of its own."""
-    return [chance.sample(sorted(NAMES), len(NAMES)) for _ in range(times)]

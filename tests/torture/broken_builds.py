@@ -14,7 +14,7 @@ class Build:
     code: str
     #: The failpoints that show it.
     names: tuple[str, ...]
-    #: How the checker tells it: members of `torture.checker.Verdict`.
+    #: How it is told: "stuck" (running with nobody who runs it), or members of `torture.checker.Verdict`.
     caught_as: tuple[str, ...]
 
 
@@ -30,24 +30,25 @@ import threading
 import daemon.dispatcher, jobs.ledger, jobs.rows
 from jobs.model import Job
 
-_add, _put, _lock = jobs.ledger.Ledger.add, daemon.dispatcher.Dispatcher.put, threading.Lock()
+_add, _put, _fresh = jobs.ledger.Ledger.add, daemon.dispatcher.Dispatcher.put, jobs.ledger.Ledger._fresh_id
+promised = threading.local()
 
 def add(self, new, *, limit=None, seen=None):
     job_id = self._new_id()
     row = jobs.rows.new_row(new, job_id=job_id, now=self.now())
 
     def write():
-        with _lock:
-            fresh, self._new_id = self._new_id, lambda: job_id
-            try:
-                _add(self, new, limit=limit, seen=seen)
-            finally:
-                self._new_id = fresh
+        promised.id = job_id
+        _add(self, new, limit=limit, seen=seen)
 
     threading.Timer(0.1, write).start()
     names = set(Job.model_fields) & set(row)
     return Job.model_validate({"seq": 0, **{name: row[name] for name in names}, "source": new.source}), True
 
+def fresh_id(self, connection):
+    return getattr(promised, "id", None) or _fresh(self, connection)
+
+jobs.ledger.Ledger._fresh_id = fresh_id
 jobs.ledger.Ledger.add = add
 daemon.dispatcher.Dispatcher.put = lambda self, job: threading.Timer(0.2, _put, (self, job)).start()
 """
@@ -63,7 +64,7 @@ BUILDS = {
         name="no recovery at the start",
         code=_NO_RECOVERY,
         names=("job.claimed", "ledger.finish.commit"),
-        caught_as=("unfinished",),
+        caught_as=("stuck",),
     ),
     "c1": Build(
         name="an answer before the commit",

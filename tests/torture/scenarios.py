@@ -33,7 +33,7 @@ max_crashes = 1000
 [queue.workers]
 interactive = 2
 normal = 4
-batch = 1
+batch = 2
 [[folders]]
 path = "in"
 create = true
