@@ -81,12 +81,12 @@ class Aftermath:
     def _settle(self, job: Job, path: Path) -> None:
         try:
             if job.state is State.SUCCEEDED:
-                clear_error_sidecar(path)
+                clear_error_sidecar(path, root=job.placement.root)
                 if job.placement.after is not After.LEAVE:
                     self._put_away(job, path)
             elif job.state in _TROUBLE and job.source.rule is not None and path.exists():
                 # Without a rule nobody looks there: whoever submitted it has the job to look at.
-                write_error_sidecar(path, _explanation(job))
+                write_error_sidecar(path, _explanation(job), root=job.placement.root)
         except LedgerUnavailable:
             raise
         except (MlxdError, OSError) as error:
@@ -102,7 +102,7 @@ class Aftermath:
             facts = Facts.of(path.lstat())
             # As it was when it was taken: then its content is known without reading it.
             unchanged = len(taken) == 1 and place_key(path, facts) in keys
-            digest = min(taken) if unchanged else content_digest(path, facts)
+            digest = min(taken) if unchanged else content_digest(path, facts, root=job.placement.root)
         except (FileNotFoundError, FileChanged):
             return
         if taken and digest not in taken:
@@ -112,7 +112,14 @@ class Aftermath:
         def plan(target: Path) -> None:
             self._journal.plan(job.id, path, target, digest, now=self._clock())
 
-        settle_input(path, job.placement.after, plan=plan, discard=lambda path: self._trash.put(path, plan))
+        root = job.placement.root
+        settle_input(
+            path,
+            job.placement.after,
+            root=root,
+            plan=plan,
+            discard=lambda path: self._trash.put(path, plan, root=root),
+        )
 
 
 def _late(job: Job) -> bool:

@@ -240,6 +240,7 @@ class RunContext:
             job_id=job.id,
             intend=lambda output: stop.persist(lambda: world.ledger.intend(job.id, job.fence, output)),
             mine=self._earlier,
+            root=job.placement.root,
         )
         if job.fence > 1:
             self._writer.sweep()

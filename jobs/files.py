@@ -24,6 +24,8 @@ _FULLFSYNC: Final[int | None] = getattr(fcntl, "F_FULLFSYNC", None)
 #: How a file system says that it knows no hard links (exFAT, some network shares).
 _NO_LINKS: Final = frozenset({errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK})
 
+_FOLDER: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
+
 _ADVICE: Final = {
     errno.ENOSPC: "the disk is full. Free some space and try again",
     errno.EDQUOT: "your quota on this disk is used up. Free some space and try again",
@@ -68,6 +70,33 @@ def make_folder(path: Path, *, mode: int = 0o777) -> None:
                 Files().sync(above)
             finally:
                 os.close(above)
+
+
+def open_parent(path: Path, root: Path | None = None) -> int:
+    """Open the folder that *path* lies in and return its descriptor.
+
+    Below *root*, which may be a link itself, no link is followed; if *path* does not lie there, or there is no *root*,
+    links are followed as usual.
+    """
+    if root is None or root not in path.parents:
+        return os.open(path.parent, _FOLDER)
+    folder = os.open(root, _FOLDER)
+    for part in path.relative_to(root).parts[:-1]:
+        try:
+            inner = os.open(part, _FOLDER | os.O_NOFOLLOW, dir_fd=folder)
+        finally:
+            os.close(folder)
+        folder = inner
+    return folder
+
+
+def open_below(path: Path, flags: int, *, root: Path | None) -> int:
+    """Open the file *path* and return its descriptor; links are followed as `open_parent` says, *path* is none."""
+    folder = open_parent(path, root)
+    try:
+        return os.open(path.name, flags | os.O_NOFOLLOW, dir_fd=folder)
+    finally:
+        os.close(folder)
 
 
 class Files:

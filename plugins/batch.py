@@ -32,7 +32,7 @@ from plugins.batch_record import Finished, Record, manifest, results_lines
 from plugins.generate import TEXT
 from plugins.generation import Message, Reply, Sampling, chat, read_reply
 from plugins.hookspecs import hookimpl
-from plugins.inputs import read_text
+from plugins.inputs import opening, read_text
 from plugins.items import Item
 from plugins.task import Call, ModelHandle, Task, TaskContext
 
@@ -58,7 +58,7 @@ class Batch:
 
     def run(self, ctx: TaskContext, params: Params) -> dict[str, Any]:
         """Do every item that is not done yet, write the manifest and return the counts."""
-        items = chosen_items(params, follow=ctx.job.placement.input is None)
+        items = chosen_items(params, **opening(ctx.job.placement))
         run = _Run(ctx, params, items, clock=self._clock)
         run.finish_open_items()
         return run.conclude()

@@ -28,7 +28,7 @@ class Submission(NewJob):
     @model_validator(mode="after")
     def _placed(self) -> Self:
         """Refuse relative paths: the daemon runs elsewhere, and would write or delete where nobody meant."""
-        for path in (self.placement.directory, self.placement.input):
+        for path in (self.placement.directory, self.placement.input, self.placement.root):
             if path is not None and (not path.is_absolute() or "\0" in str(path)):
                 raise ValueError(f"placement: {str(path)!r} must be an absolute path")
         return self

@@ -35,7 +35,7 @@ def _settle() -> Aftermath:
         plugins=PluginManager(builtins=()),
         unblock=lambda: None,
         journal=SimpleNamespace(keys=lambda _: ()),  # type: ignore[arg-type]
-        trash=SimpleNamespace(put=lambda path, _: path.unlink()),  # type: ignore[arg-type]
+        trash=SimpleNamespace(put=lambda path, _, root: path.unlink()),  # type: ignore[arg-type]
         notify=lambda _: None,
     )
 

@@ -284,3 +284,16 @@ def test_what_a_dead_attempt_was_writing_is_swept(tmp_path: Path, book: Book) ->
     assert names(tmp_path) == [".d.txt.another123.mlxd-tmp", "items/a.txt", "mine.job1234567.mlxd-tmp"]
     book.writer(tmp_path / "not" / "there").sweep()
     assert not (tmp_path / "not").exists()
+
+
+@pytest.mark.parametrize("directory", ["in/folder", "in/folder/results"])
+def test_results_of_a_watched_folder_go_through_no_link(book: Book, tmp_path: Path, directory: str) -> None:
+    """Who may put a link into the watched folder does not choose where results are written."""
+    outside = tmp_path / "outside"
+    for folder in (tmp_path / "in", outside / "results"):
+        folder.mkdir(parents=True)
+    (tmp_path / "in" / "folder").symlink_to(outside)
+    writer = OutputWriter(tmp_path / directory, job_id="job1234567", intend=book.intend, mine={}, root=tmp_path / "in")
+    with pytest.raises(OutputError, match=r"not a folder|is a link"):
+        writer.write("a.txt", "x")
+    assert names(outside) == []

@@ -542,3 +542,20 @@ def test_what_is_tried_again_does_not_look_well_in_between() -> None:
     assert complaints.text() == "a is worse"
     complaints.renew()
     assert complaints.text() is None
+
+
+def test_a_link_that_becomes_a_folder_while_it_is_looked_at_is_left_alone(
+    bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`os.path.realpath` asks twice and raises if the answers do not fit; nobody can hold up the folder by that."""
+    write(tmp_path / "x" / "a.txt")
+    bench.scan()
+
+    def realpath(path: str) -> str:
+        raise OSError(errno.EINVAL, "no link any more", path)
+
+    monkeypatch.setattr("os.path.realpath", realpath)
+    assert bench.turn(2.0) == []
+    assert bench.problem is None
+    monkeypatch.undo()
+    assert bench.settle() == ["a.txt"]

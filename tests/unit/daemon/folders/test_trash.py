@@ -138,10 +138,10 @@ def test_from_disk_to_disk_a_file_is_copied_whole(tmp_path: Path, memo: Path, mo
     os.utime(memo, ns=(5, 7))
     real = trashing.move_file
 
-    def other_disk(path: Path, target: Path) -> bool:
+    def other_disk(path: Path, target: Path, root: Path | None = None) -> bool:
         if path == memo:
             raise OSError(errno.EXDEV, "another disk")
-        return real(path, target)
+        return real(path, target, root=root)
 
     monkeypatch.setattr(trashing, "move_file", other_disk)
     target = tmp_path / "there.wav"
