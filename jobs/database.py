@@ -270,6 +270,12 @@ class Database:
             yield
         except _OURS:
             raise
+        except OSError as error:  # the file is looked at before each use
+            raise LedgerUnavailable(
+                f"The ledger {self._path} cannot be used: {error.strerror}. Check the disk. Nothing was accepted.",
+                path=str(self._path),
+                sqlite=_LYING,
+            ) from error
         except DatabaseError as error:
             name = str(getattr(error.orig, "sqlite_errorname", "") or "SQLITE_ERROR")
             primary = "_".join(name.split("_")[:2])

@@ -8,7 +8,7 @@ import json
 import random
 import re
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, Self
@@ -32,11 +32,14 @@ _WAITING = (*OPEN, "blocked")
 class Siege:
     """A home in *folder* with small disks of its own where that can be had, its daemon, its history.
 
-    *sabotage* is a plugin that breaks the build.
+    *sabotage* is a plugin that breaks the build; *environ* is added to the daemon's environment.
     """
 
-    def __init__(self, folder: Path, *, seed: str, sabotage: str | None = None) -> None:
+    def __init__(
+        self, folder: Path, *, seed: str, sabotage: str | None = None, environ: Mapping[str, str] | None = None
+    ) -> None:
         self.folder = folder
+        self._environ = environ
         self._stack = ExitStack()
         self._chance = random.Random(f"{seed}-disk")
         self._names = itertools.count()
@@ -59,7 +62,7 @@ class Siege:
             if self._sabotage is not None:
                 (self.home.paths.plugins / "sabotage.py").write_text(self._sabotage)
             self.history = History(self.folder / "history.jsonl")
-            self.supervisor = stack.enter_context(self.home.supervisor())
+            self.supervisor = stack.enter_context(self.home.supervisor(environ=self._environ))
             wait_ready(self.home.socket, _PATIENCE_S)
             self._load(4).join(_PATIENCE_S)  # a runner, connections, lazy imports: what a daemon has after a while
             self._stack = stack.pop_all()

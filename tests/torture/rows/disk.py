@@ -25,6 +25,19 @@ _SWEPT = (
     Fault(calls="?unlink,unlinkat", error="EIO"),
     Fault(calls="ftruncate", error="EIO"),
 )
+#: Where strace is not to be had: places in `jobs.failpoints`, which time, error.
+_NAMED = (
+    ("ledger.add.commit", 5, "EIO"),
+    ("ledger.claim.commit", 9, "EIO"),
+    ("ledger.checkpoint.commit", 3, "ENOSPC"),
+    ("ledger.intend.commit", 12, "EIO"),
+    ("ledger.finish.commit", 7, "EIO"),
+    ("ledger.progress.commit", 4, "EIO"),
+    ("output.created", 14, "ENOSPC"),
+    ("output.filled", 17, "EIO"),
+    ("output.synced", 20, "EROFS"),
+    ("output.linked", 23, "EIO"),
+)
 #: Failing for a while.
 _LASTING = (
     Fault(calls="pwrite64", error="EROFS"),
@@ -57,13 +70,14 @@ class DiskRow:
                 reappeared = _sweep(siege, tier, say) if strace_works() else 0
                 _outages(siege, tier, say)
                 verdict = siege.verdict()
+            failed, complaints = (0, []) if strace_works() else _named(folder / "named", seed)
         return Outcome(
-            tries=sum(siege.faults.values()),
+            tries=sum(siege.faults.values()) + failed,
             acknowledged=verdict.promised,
             lost=verdict.lost + verdict.unfinished,
             doubled=verdict.doubled,
             recoveries=siege.recoveries,
-            broken=[*siege.broken, *verdict.sentences],
+            broken=[*siege.broken, *verdict.sentences, *complaints],
             controls=controls.result(),
             measured={
                 "kinds_of_faults": len(siege.faults),
@@ -82,12 +96,25 @@ def _missing() -> list[str]:
     found = []
     if not strace_works():
         found.append(
-            "STRACE IS NOT HERE OR MAY NOT ATTACH: no call was made to fail one by one, no sync failed; only full and "
-            "closed disks and short writes were tried. Install strace, run as root or allow ptrace."
+            "STRACE IS NOT HERE OR MAY NOT ATTACH: no system call failed, only named places of the program, and full "
+            "and closed disks and short writes were tried. Install strace, run as root or allow ptrace."
         )
     if not mounts_work():
         found.append("No tmpfs could be mounted: a limit on the size of files stands in for the full disk.")
     return found
+
+
+def _named(folder: Path, seed: int) -> tuple[int, list[str]]:
+    """Do without strace: raise the disk's error at the named places; return how many did, and what was broken."""
+    marks = folder / "marks"
+    marks.mkdir(parents=True)
+    points = ",".join(f"{name}@{number}={error}" for name, number, error in _NAMED)
+    environ = {"MLXD_FAILPOINTS": points, "MLXD_FAILPOINTS_ONCE": str(marks)}
+    with Siege(folder / "siege", seed=f"{seed}-named", environ=environ) as siege:
+        siege.submit(40)
+        verdict = siege.verdict()
+        told = [] if siege.health()["status"] == "ok" else [f"not well at the end: {siege.health()['problems']}"]
+    return len(list(marks.iterdir())), [*siege.broken, *verdict.sentences, *told]
 
 
 def _sweep(siege: Siege, tier: Tier, say: Say) -> int:
