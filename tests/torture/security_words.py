@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import os
 import random
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import httpx
 import psutil
@@ -28,7 +30,8 @@ FORGED = '\n{"level":"error","message":"forged"}\r\x1b[2J\x1b]0;x\x07\x9b31m\u20
 VIEWS = ("/v1/health", "/v1/doctor", "/metrics", "/v1/models", "/v1/plugins", "/v1/config", "/v1/folders",
          "/v1/schedules", "/v1/tasks", "/openapi.json")  # fmt: skip
 _CONTROLS = re.compile("[\x00-\x09\x0b-\x1f\x7f-\x9f\u2028\u2029\u202e]")
-_ENV_SECRET, _HOOK_SECRET = "s3cret-environment-0123456789", "s3cret-webhook-0123456789"
+#: Of the configuration, which a runner gets; of a webhook; of the shell that started the daemon, which nobody gets.
+_ENV_SECRET, _HOOK_SECRET, _SHELL_SECRET = "s3cret-env-0123456789", "s3cret-hook-0123456789", "s3cret-shell-0123456789"
 
 
 def secrets(count: int, *, seed: int) -> list[str]:
@@ -55,7 +58,8 @@ def leaky(*, sabotaged: bool = False) -> Iterator[SpawnedDaemon]:
         (daemon.home / "plugins" / f"{name}.py").write_text(source)
         (daemon.home / "plugins" / f"{name}.py").chmod(0o600)
     try:
-        daemon.start()
+        with patch.dict(os.environ, {"AWS_SECRET_ACCESS_KEY": _SHELL_SECRET}):
+            daemon.start()
         yield daemon
     finally:
         daemon.close()
@@ -87,6 +91,8 @@ def _found(words: list[str], *, crashes: int, sabotaged: bool) -> list[str]:
             places |= {f"the error of job {one}": text for one, text in _errors(http).items()}
             places |= _processes(daemon)
         places |= _files(daemon)
+    if not any(place.startswith("the environment of runner") for place in places):
+        return ["there was no runner to look at"]
     found = [f"the configuration's secrets are in {place}" for place, text in places.items() if _hook_in(place, text)]
     for word in words:
         found += [
@@ -99,7 +105,11 @@ def _found(words: list[str], *, crashes: int, sabotaged: bool) -> list[str]:
 
 def _hook_in(place: str, text: str) -> bool:
     # A runner may see the variables that the configuration gives it, and nobody else its environment.
-    return _HOOK_SECRET in text or (_ENV_SECRET in text and not place.startswith("the environment of runner"))
+    return (
+        _HOOK_SECRET in text
+        or _SHELL_SECRET in text
+        or (_ENV_SECRET in text and not place.startswith("the environment of runner"))
+    )
 
 
 def _own(place: str, owner: str | None) -> bool:
@@ -174,10 +184,9 @@ def _log_after_forging(*, sabotaged: bool) -> tuple[int, list[str]]:
             transport=httpx.HTTPTransport(uds=str(socket_of(daemon))), base_url="http://m", timeout=60
         ) as http:
             bodies = list(_forged_jobs(daemon.home))
-            for path, body in bodies:
-                http.post(
-                    path, content=json.dumps(body), headers={"content-type": "application/json", "idempotency-key": "a"}
-                )
+            for number, (path, body) in enumerate(bodies):
+                keyed = {"content-type": "application/json", "idempotency-key": f"a{number}"}
+                http.post(path, content=json.dumps(body), headers=keyed)
             for name in ("a\nforged", "a\x1b[2Jforged.txt", 'a","level":"error.txt', "\u202eforged.wav"):
                 inbox = daemon.home / "inbox"
                 inbox.mkdir(exist_ok=True)
@@ -193,7 +202,9 @@ def _log_after_forging(*, sabotaged: bool) -> tuple[int, list[str]]:
 
 def _forged_jobs(home: Path) -> Iterator[tuple[str, dict[str, Any]]]:
     """Yield requests with the forged text in each field."""
-    yield from (("/v1/jobs", {"task": "leak", "params": {"text": FORGED, "how": how}}) for how in (*set(WAYS), FORGED))
+    yield from (
+        ("/v1/jobs", {"task": "leak", "params": {"text": FORGED, "how": how}}) for how in (*sorted(set(WAYS)), FORGED)
+    )
     base = {"task": "leak", "params": {"text": "x", "how": "raise"}}
     for field in ("task", "idempotency_key", "parent", "lane"):
         yield "/v1/jobs", {**base, field: FORGED}

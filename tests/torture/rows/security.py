@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from torture import security_doors, security_files, security_words
+from torture import security_doors, security_files, security_plugins, security_words
 from torture.row import Outcome, Say, Tier
 from torture.security_attack import Attack
 
@@ -40,7 +40,7 @@ class Security:
 
 def _attacks(tier: Tier, folder: Path, seed: int) -> Iterator[Callable[[], Attack]]:
     pages, strangers, names, models, secrets, crashes = SIZES[tier]
-    places = {name: folder / name for name in ("p", "l", "n")}
+    places = {name: folder / name for name in ("p", "l", "n", "w")}
     for place in places.values():
         place.mkdir()
     yield lambda: security_doors.pages(pages, places["p"], seed=seed)
@@ -48,6 +48,7 @@ def _attacks(tier: Tier, folder: Path, seed: int) -> Iterator[Callable[[], Attac
     yield lambda: security_doors.loose_folders(places["l"])
     yield lambda: security_files.hostile_names(names, places["n"], seed=seed)
     yield lambda: security_files.model_folders(models, folder / "m", seed=seed)
+    yield lambda: security_plugins.wrong_plugins(places["w"])
     yield lambda: security_words.kept_secrets(secrets, crashes=crashes, seed=seed)
     yield security_words.forged_logs
 
