@@ -69,13 +69,13 @@ BUILDS = {
     "c1": Build(
         name="an answer before the commit",
         code=_EARLY_ANSWER,
-        names=("ledger.add.commit", "ledger.claim.committed", "ledger.finish.committed"),
+        names=("ledger.add.commit", "ledger.finish.committed"),
         caught_as=("lost",),
     ),
     "c2": Build(
         name="no intent noted before a file gets its name",
         code=_NO_INTENT,
-        names=("output.named", "output.settled", "job.done"),
+        names=("output.named", "job.done"),
         caught_as=("doubled",),
     ),
 }

@@ -6,7 +6,7 @@ import bisect
 import http.client
 import random
 from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -37,13 +37,15 @@ _EACH_S = 6.0
 class Seen:
     """What came of one home."""
 
+    #: Lives of the daemon that a failpoint ended; in a runner it may have ended the runner's alone.
     deaths: int
+    #: Failpoints that fired.
+    hit: set[str]
     verdict: Verdict
     recoveries: Sequence[float]
     #: Jobs that the ledger says are running, when nothing runs any more.
     stuck: int = 0
     broken: list[str] = field(default_factory=list)
-    missing: set[str] = field(default_factory=set)
 
 
 class Failpoints:
@@ -57,37 +59,47 @@ class Failpoints:
         """Arm the failpoints, let each fire once a round, check after each round; then break the program."""
         chance = random.Random(f"{seed}-failpoints")
         rounds = [arming.share(seed - 1, DOZEN)] if tier is Tier.SHORT else [list(NAMES)] * TIMES
-        homes = list(_all(folder, rounds, chance, say))
-        again = [seconds for one in homes for seconds in one.recoveries]
-        late = percentile(again, 0.99)
-        return Outcome(
-            tries=sum(map(len, rounds)) - sum(len(one.missing) for one in homes),
-            acknowledged=sum(one.verdict.promised for one in homes),
-            lost=sum(one.verdict.lost for one in homes),
-            doubled=sum(one.verdict.doubled for one in homes),
-            recoveries=again,
-            broken=[sentence for one in homes for sentence in one.broken]
-            + ([f"Jobs were claimed {late:.1f} s after a death (99th percentile)."] if late > CLAIMED_S else []),
-            controls=[_control(folder / name, build, chance) for name, build in broken_builds.BUILDS.items()],
-            measured={
-                "failpoints": len(NAMES),
-                "failpoints_hit": len({name for names in rounds for name in names}),
-                "daemons_started": sum(one.deaths for one in homes),
-            },
-        )
+        # A daemon that starts leaves a processor idle half of the time: a few homes at once.
+        with ThreadPoolExecutor(AT_ONCE) as pool:
+            running = [
+                pool.submit(attack, folder / f"r{number}", names, random.Random(chance.random()))
+                for number, names in enumerate(rounds)
+            ]
+            broken_ones = [
+                pool.submit(_control, folder / name, build, random.Random(chance.random()))
+                for name, build in broken_builds.BUILDS.items()
+            ]
+            homes = list(_told(running, say))
+            controls = [one.result() for one in broken_ones]
+        return _outcome(homes, controls)
 
 
-def _all(folder: Path, rounds: Sequence[Sequence[str]], chance: random.Random, say: Say) -> Iterator[Seen]:
-    """Attack a home for each round, a few at a time: a daemon that starts leaves a processor idle half of the time."""
-    with ThreadPoolExecutor(AT_ONCE) as pool:
-        found = [
-            pool.submit(attack, folder / f"r{number}", names, random.Random(chance.random()))
-            for number, names in enumerate(rounds)
-        ]
-        for number, one in enumerate(found):
-            seen = one.result()
-            say(f"round {number}: {seen.deaths - 1} deaths, {len(seen.broken)} breaches")
-            yield seen
+def _told(running: Sequence[Future[Seen]], say: Say) -> Iterator[Seen]:
+    for number, one in enumerate(running):
+        seen = one.result()
+        say(f"round {number}: {seen.deaths} deaths, {len(seen.broken)} breaches")
+        yield seen
+
+
+def _outcome(homes: Sequence[Seen], controls: Sequence[Control]) -> Outcome:
+    again = [seconds for one in homes for seconds in one.recoveries]
+    late = percentile(again, 0.99)
+    slow = [f"Jobs were claimed {late:.1f} s after a death (99th percentile)."] if late > CLAIMED_S else []
+    return Outcome(
+        tries=sum(len(one.hit) for one in homes),
+        acknowledged=sum(one.verdict.promised for one in homes),
+        lost=sum(one.verdict.lost for one in homes),
+        doubled=sum(one.verdict.doubled for one in homes),
+        recoveries=again,
+        broken=[*(sentence for one in homes for sentence in one.broken), *slow],
+        controls=controls,
+        measured={
+            "failpoints": len(NAMES),
+            "failpoints_hit": len({name for one in homes for name in one.hit}),
+            "daemons_killed": sum(one.deaths for one in homes),
+            "jobs_cut_off_and_claimed_again": len(again),
+        },
+    )
 
 
 def attack(
@@ -109,13 +121,14 @@ def attack(
         launchd.stop()
         broken += _ends(launchd)
         recoveries = reclaimed(home.executions, [one.at for one in launchd.exits])
-        deaths = len(launchd.spawns)
+        deaths = sum(one.status == -9 for one in launchd.exits)
     history.close()
     verdict = check(history.path, ledger=home.ledger, executions=home.executions, results=home.results, whole=False)
     lines, stuck = read(history.path), home.query("SELECT count(*) FROM jobs WHERE state = 'running'")[0][0]
     broken += [f"{stuck} jobs are left running by a daemon that is gone."] * bool(stuck)
     broken += [*verdict.sentences, *_strangers(home, lines), *scenarios.strange(home, lines)]
-    return Seen(deaths=deaths, verdict=verdict, recoveries=recoveries, stuck=stuck, broken=broken, missing=missing)
+    hit = set(names) - missing
+    return Seen(deaths=deaths, hit=hit, verdict=verdict, recoveries=recoveries, stuck=stuck, broken=broken)
 
 
 def reclaimed(executions: Path, deaths: Sequence[float]) -> list[float]:
@@ -173,7 +186,7 @@ def _control(folder: Path, build: broken_builds.Build, chance: random.Random) ->
     return Control(
         name=build.name,
         caught=any(counts[kind] for kind in build.caught_as),
-        evidence=f"{told or 'nothing'} of {verdict.promised} after {seen.deaths - 1} deaths",
+        evidence=f"{told or 'nothing'} of {verdict.promised} after {seen.deaths} deaths",
     )
 
 
