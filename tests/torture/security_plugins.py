@@ -51,7 +51,7 @@ def wrong_plugins(folder: Path) -> Attack:
             name="plugins called directly", caught=bool(betrayed), evidence="; ".join(betrayed[:2]) or "none"
         ),
         notes=[
-            "a plugin has the daemon's rights: one that ends the process, or blocks while parameters are checked, is free to"
+            "a plugin has the daemon's rights: one that ends the process, or blocks in a check of parameters, may"
         ],
     )
 
