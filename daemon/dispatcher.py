@@ -109,9 +109,12 @@ class Dispatcher:
             self._take_back(orphan)
         held = self._held()
         for job in self._ledger.ready_ids(lanes=[lane for lane in Lane if lane not in held]):
-            # One that was taken this moment and is not claimed yet gets another; a doubled hint is harmless.
-            if not self._queue.hinted(job.id, lane=job.lane):
+            # One that was taken this moment and is not claimed yet gets another; a doubled hint is harmless. But that
+            # one may wait far behind when the job is interrupted: a begun job's hint moves up.
+            missing = not self._queue.hinted(job.id, lane=job.lane)
+            if missing:
                 reach("hint.missing")
+            if missing or job.begun:
                 self._queue.put(job.id, lane=job.lane, priority=_rank(job.priority, begun=job.begun))
 
     def _take_back(self, orphan: Job) -> None:

@@ -61,20 +61,21 @@ def test_lost_hints_are_put_again(bench: Bench) -> None:
 
 def test_what_was_interrupted_goes_on_first(bench: Bench, tmp_path: Path) -> None:
     """A job that ran when the daemon died does not wait for those behind it, whose hints outlived the daemon."""
-    running, waiting, urgent = add(bench), add(bench), add(bench, priority=1)
-    bench.ledger.claim(running.id, "the one before")
+    running, waiting, urgent, behind = add(bench), add(bench), add(bench, priority=1), add(bench)
     order: list[str] = []
     done = threading.Event()
 
     def execute(job_id: str) -> None:
         order.append(job_id)
-        if len(order) == 3:
+        if len(order) == 4:
             done.set()
 
     queue = JobQueue(tmp_path / "queue.sqlite3", execute, workers={Lane.NORMAL: 1})
     dispatcher = Dispatcher(ledger=bench.ledger, queue=queue, executor=bench.executor, clock=bench.clock)
-    for job in (waiting, urgent):
+    for job in (waiting, urgent, behind):  # the last one's hint is one that came while its job was being claimed
         dispatcher.put(job)
+    for job in (running, behind):
+        bench.ledger.claim(job.id, "the one before")
     bench.ledger.recover("me")
     dispatcher.look()
     queue.start()
@@ -83,7 +84,7 @@ def test_what_was_interrupted_goes_on_first(bench: Bench, tmp_path: Path) -> Non
     finally:
         queue.stop(5)
 
-    assert order == [urgent.id, running.id, waiting.id]
+    assert order == [urgent.id, running.id, behind.id, waiting.id]
 
 
 def test_garbage_hints_do_not_hide_lost_ones(bench: Bench) -> None:

@@ -97,13 +97,29 @@ def test_a_full_lane_delays_no_other(make: Make, recorder: Recorder) -> None:
 def test_a_waiting_hint_is_not_doubled(make: Make, recorder: Recorder) -> None:
     """Asking again for a job that waits adds nothing; once it is taken, it may be asked for again."""
     queue = make()
-    queue.put("same")
     queue.put("same", priority=3)
+    queue.put("same", priority=3)
+    queue.put("same")
     assert queue.waiting() == 1
     queue.start()
     assert recorder.next() == "same"
     queue.put("same")
     assert recorder.next() == "same"
+
+
+def test_a_more_urgent_hint_takes_the_place_of_the_one_that_waits(make: Make, recorder: Recorder) -> None:
+    """It moves up instead of being there twice, in the file too."""
+    queue = make()
+    for job_id in ("one", "two", "three"):
+        queue.put(job_id)
+    queue.put("three", priority=1)
+    assert queue.waiting() == 3
+    queue.stop(10)
+    queue = make()
+    assert queue.waiting() == 3
+    queue.start()
+    assert [recorder.next() for _ in range(3)] == ["three", "one", "two"]
+    assert queue.waiting() == 0
 
 
 def test_what_execute_raises_ends_no_worker(make: Make, caplog: pytest.LogCaptureFixture) -> None:
