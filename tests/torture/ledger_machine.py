@@ -112,9 +112,11 @@ class LedgerMachine(RuleBasedStateMachine):
 
     def teardown(self) -> None:
         self.dying = ""
-        self._look()
-        self.ledger.close()
-        self.folder.cleanup()
+        try:
+            self._look()
+        finally:
+            self.ledger.close()
+            self.folder.cleanup()
 
     def _write(self, call: Callable[[], Returned], then: Callable[[], object]) -> Returned | None:
         """Do *call*, and *then* the same to the model; None if the program died meanwhile, or the call returned it."""
@@ -136,25 +138,27 @@ class LedgerMachine(RuleBasedStateMachine):
         back = self.ledger.recover(owner)
         assert [job.id for job in back] == self.model.recover(owner)
 
-    def _write_running(self, data: st.DataObject, *, late: bool, call: Any, then: Any) -> None:
-        """Do a verb that carries a fence to a running job; with an outdated fence it must be refused.
+    def _write_running(self, data: st.DataObject, *, call: Any, then: Any) -> None:
+        """Do a verb that carries a fence to a running job; an outdated attempt's, or one on another job, is refused.
 
-        Now and then the job, if it is to be tried again, begins again at once.
+        If the job is to be tried again, it begins again at once, and now and then the same happens to it again.
         """
         job_id, record = self._pick(data, State.RUNNING)
-        if late:
+        with pytest.raises(StaleFence):
+            call(job_id, record.fence - 1)
+        other, its = self._pick(data)
+        if its.state is not State.RUNNING:
             with pytest.raises(StaleFence):
-                call(job_id, record.fence - 1)
-            other, _ = self._pick(data)
-            if self.model.records[other].state is not State.RUNNING:
-                with pytest.raises(StaleFence):
-                    call(other, self.model.records[other].fence)
-            return
-        job = self._write(lambda: call(job_id, record.fence), lambda: then(record))
-        if isinstance(job, Job):
-            assert told(job) == record.told()
-        if record.may_start(self.clock.now) and data.draw(st.booleans()):
+                call(other, its.fence)
+        for _ in range(data.draw(st.integers(1, 3))):
+            job = self._write(lambda: call(job_id, record.fence), lambda: then(record))
+            if isinstance(job, Job):
+                assert told(job) == record.told()
+            if not record.may_start(self.clock.now):
+                return
             self._claim(job_id, record, "a")
+            if record.state is not State.RUNNING:
+                return
 
     def _pick(self, data: st.DataObject, *states: State) -> tuple[str, Record]:
         records = self.model.records
@@ -247,8 +251,8 @@ class LedgerMachine(RuleBasedStateMachine):
         assert job is None or (may and told(job) == record.told())
 
     @precondition(lambda self: self.model.running())
-    @rule(data=st.data(), late=LATE, amount=st.integers(0, 9))
-    def note(self, data: st.DataObject, amount: int, *, late: bool) -> None:
+    @rule(data=st.data(), amount=st.integers(0, 9))
+    def note(self, data: st.DataObject, amount: int) -> None:
         """Say how far it is, where to go on, what was done."""
         what, saved = Progress(done=amount), {"at": amount}
         calls: dict[str, tuple[Any, Any]] = {
@@ -257,15 +261,14 @@ class LedgerMachine(RuleBasedStateMachine):
             "recipe": (lambda job, fence: self.ledger.record_recipe(job, fence, "r", saved), {"recipe": ("r", saved)}),
         }
         call, values = calls[data.draw(st.sampled_from(sorted(calls)))]
-        self._write_running(data, late=late, call=call, then=lambda record: record.__dict__.update(values))
+        self._write_running(data, call=call, then=lambda record: record.__dict__.update(values))
 
     @precondition(lambda self: self.model.running())
-    @rule(data=st.data(), late=LATE, path=PATHS, sha256=DIGESTS)
-    def intend(self, data: st.DataObject, path: Path, sha256: str, *, late: bool) -> None:
+    @rule(data=st.data(), path=PATHS, sha256=DIGESTS)
+    def intend(self, data: st.DataObject, path: Path, sha256: str) -> None:
         file = output(path, sha256)
         self._write_running(
             data,
-            late=late,
             call=lambda job, fence: self.ledger.intend(job, fence, file),
             then=lambda record: record.intend(file),
         )
@@ -273,49 +276,46 @@ class LedgerMachine(RuleBasedStateMachine):
     # Ending an attempt.
 
     @precondition(lambda self: self.model.running())
-    @rule(data=st.data(), late=LATE, path=PATHS)
-    def finish(self, data: st.DataObject, path: Path, *, late: bool) -> None:
+    @rule(data=st.data(), path=PATHS)
+    def finish(self, data: st.DataObject, path: Path) -> None:
         result, outputs = {"text": "x"}, [output(path, "1" * 64)]
         self._write_running(
             data,
-            late=late,
             call=lambda job, fence: self.ledger.finish(job, fence, result, outputs),
             then=lambda record: record.finish(result, outputs),
         )
 
     @precondition(lambda self: self.model.running())
-    @rule(data=st.data(), late=LATE, delay=st.sampled_from([None, 0.0, 30.0, 5000.0]), path=PATHS)
-    def fail(self, data: st.DataObject, delay: float | None, path: Path, *, late: bool) -> None:
+    @rule(data=st.data(), delay=st.sampled_from([None, 0.0, 30.0, 5000.0]), path=PATHS)
+    def fail(self, data: st.DataObject, delay: float | None, path: Path) -> None:
         retry_at = None if delay is None else self._later(delay)
         kept = None if retry_at is None else min(retry_at, self.clock.now + RETRY_WITHIN)
         outputs = [output(path, "2" * 64)]
         self._write_running(
             data,
-            late=late,
             call=lambda job, fence: self.ledger.fail(job, fence, ERROR, outputs, retry_at=retry_at),
             then=lambda record: record.fail("error", outputs, retry_at=kept, most=MOST_FAILURES),
         )
 
     @precondition(lambda self: self.model.running())
-    @rule(data=st.data(), late=LATE, shared=LATE)
-    def crash(self, data: st.DataObject, *, late: bool, shared: bool) -> None:
+    @rule(data=st.data(), shared=LATE)
+    def crash(self, data: st.DataObject, *, shared: bool) -> None:
         self._write_running(
             data,
-            late=late,
             call=lambda job, fence: self.ledger.crash(job, fence, ERROR, limit=CRASH_LIMIT, shared=shared),
             then=lambda record: record.crash("error", limit=CRASH_LIMIT, shared=shared),
         )
 
     @precondition(lambda self: self.model.running())
-    @rule(data=st.data(), late=LATE, end=st.sampled_from(["release", "block", "cancelled"]))
-    def step_aside(self, data: st.DataObject, end: str, *, late: bool) -> None:
+    @rule(data=st.data(), end=st.sampled_from(["release", "block", "cancelled"]))
+    def step_aside(self, data: st.DataObject, end: str) -> None:
         calls: dict[str, tuple[Any, Any]] = {
             "release": (self.ledger.release, Record.release),
             "block": (lambda job, fence: self.ledger.block(job, fence, ERROR), lambda one: one.block("error")),
             "cancelled": (self.ledger.cancelled, Record.stop),
         }
         call, then = calls[end]
-        self._write_running(data, late=late, call=call, then=then)
+        self._write_running(data, call=call, then=then)
 
     # What people and the daemon ask for.
 
