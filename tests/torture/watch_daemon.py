@@ -10,6 +10,7 @@ from pathlib import Path
 
 from torture.home import TortureHome
 from torture.launchsim import Supervisor
+from torture.load import wait_ready
 from torture.watch_lives import HOLD, RESCAN, Script
 from torture.watch_verdict import Taken
 
@@ -70,7 +71,9 @@ class KilledDaemon:
 
     def _life(self, supervisor: Supervisor) -> None:
         self.script.begin(4)
-        until = time.monotonic() + self._chance.uniform(0.5, 2.5 * HOLD)
+        if self._chance.random() < 0.7:  # otherwise it may die while it starts
+            wait_ready(self.home.socket, timeout=60.0)
+        until = time.monotonic() + self._chance.uniform(0.2, 3.5 * HOLD)
         while time.monotonic() < until:
             self.script.go()
             time.sleep(0.02)
@@ -79,6 +82,7 @@ class KilledDaemon:
 
     def _calm(self) -> None:
         """Return when no job has come for as long as one may take; whoever is later is lost."""
+        wait_ready(self.home.socket, timeout=60.0)
         count, since = -1, time.monotonic()
         while time.monotonic() < since + HOLD + RESCAN + 2.0:
             if (now := len(self.home.query(_JOBS))) != count:

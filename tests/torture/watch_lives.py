@@ -27,6 +27,8 @@ from torture.watched_disk import WatchedDisk
 #: Seconds: settling and rescans of the killed watcher.
 HOLD: Final = 1.0
 RESCAN: Final = 2.0
+#: CPU time that a file of a burst may cost, milliseconds: 3 on a quiet machine, 6 where others fight for its caches.
+_MOST_MS: Final = 15
 #: What befalls files while watchers die; what is left out needs a clock turned by hand or a longer patience.
 SCENES: Final[tuple[Scene, ...]] = (
     scenes.plain, scenes.slow_copy, scenes.renamed_in, scenes.folder_renamed_in, scenes.truncated_and_rewritten,
@@ -175,7 +177,7 @@ class Burst:
 
     def _hold_against(self, first: tuple[int, int, int], second: tuple[int, int, int], idle: float) -> None:
         measured = self.measured
-        if measured["burst_cpu_ms_per_file"] > 10:
+        if measured["burst_cpu_ms_per_file"] > _MOST_MS:
             self.broken.append(f"a file of a burst costs {measured['burst_cpu_ms_per_file']} ms of CPU")
         if idle > 0.05:
             self.broken.append(f"after a burst the watcher goes on using {idle:.0%} of a core")

@@ -56,7 +56,7 @@ def judge(rests: Iterable[Rest], taken: Sequence[Taken], *, hold: float, grace: 
         lying[rest.path, rest.digest].append(rest)
     verdict = WatchVerdict()
     for one in taken:
-        _may(verdict, one, lying[one.path, one.digest or one.read or ""], hold)
+        _may(verdict, one, lying.get((one.path, one.digest or one.read or ""), []), hold)
     times = Counter((one.path, one.digest or one.read or "") for one in taken)
     verdict.doubled += [f"{path!r}: {count} jobs for one content" for (path, _), count in times.items() if count > 1]
     first: dict[tuple[str, str], float] = {}
