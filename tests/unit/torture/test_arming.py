@@ -85,7 +85,7 @@ def test_a_runners_death_may_be_followed_by_the_daemons(tmp_path: Path) -> None:
 
 
 def test_only_what_a_death_cut_off_counts_as_claimed_again(tmp_path: Path) -> None:
-    """From the last death to the first claim, and to each; a job that ended, or began anew in the same life, does not count."""
+    """From a death to the first claim, and to each; one that ended, or began anew in the same life, does not count."""
     log = tmp_path / "executions.log"
     lines = ["begin a 1 9 1.0", "begin b 1 9 1.1", "end b 1 9 1.2", "begin c 1 9 1.3", "begin c 2 9 1.4"]
     log.write_text("\n".join([*lines, "begin a 2 10 6.5", "begin b 2 10 6.6", "begin c 3 10 7.0"]) + "\n")
