@@ -90,6 +90,13 @@ def open_parent(path: Path, root: Path | None = None) -> int:
     return folder
 
 
+def open_target(path: Path, root: Path | None = None) -> int:
+    """Open the folder that *path* is to lie in, made if missing; below *root* no link is followed."""
+    if root is None or root not in path.parents:
+        return Files().open_folder(path.parent, [])
+    return Files().open_folder(root, path.relative_to(root).parts[:-1])
+
+
 def open_below(path: Path, flags: int, *, root: Path | None) -> int:
     """Open the file *path* and return its descriptor; links are followed as `open_parent` says, *path* is none."""
     folder = open_parent(path, root)

@@ -13,7 +13,7 @@ from typing import Final
 
 from jobs.errors import OutputError
 from jobs.failpoints import reach
-from jobs.files import Files, explain, open_parent
+from jobs.files import Files, explain, open_parent, open_target
 from jobs.model import After
 from jobs.names import LONGEST, numbered, shortened
 
@@ -90,7 +90,7 @@ def _move_into(path: Path, folder: int, done: int, plan: Callable[[Path], object
 def move_file(path: Path, target: Path, *, root: Path | None = None) -> bool:
     """Move without ever replacing a file: the new name first, durably, then the old one goes; False: name taken.
 
-    Below *root* no link is followed on the way to *path*.
+    Below *root* no link is followed, neither on the way to *path* nor to *target*.
 
     Raises:
         OSError: it cannot be moved there, ``EXDEV`` if the two places are on different disks.
@@ -98,7 +98,7 @@ def move_file(path: Path, target: Path, *, root: Path | None = None) -> bool:
     """
     source = open_parent(path, root)
     try:
-        folder = Files().open_folder(target.parent, [])
+        folder = open_target(target, root)
         try:
             return _move(path.name, source, target.name, folder)
         finally:

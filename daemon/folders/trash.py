@@ -23,7 +23,7 @@ from typing import Final, NamedTuple
 
 from jobs.errors import OutputError
 from jobs.failpoints import reach
-from jobs.files import Files, make_folder, open_parent
+from jobs.files import Files, make_folder, open_parent, open_target
 from jobs.inputs import move_file
 from jobs.names import numbered
 
@@ -77,15 +77,18 @@ class Trash:
         except OSError as error:
             raise OutputError(f"{path} cannot be moved to the trash: {error.strerror}.", path=str(path)) from error
 
-    def restore(self, target: Path, path: Path) -> bool:
+    def restore(self, target: Path, path: Path, *, root: Path | None = None) -> bool:
         """Move the file *target*, from the trash or elsewhere, back to *path*; False if that name is taken.
+
+        Below *root* no link is followed.
 
         Raises:
             OSError: it cannot be moved.
 
         """
-        make_folder(path.parent)
-        if not carry(target, path):
+        if root is None:
+            make_folder(path.parent)
+        if not carry(target, path, root=root):
             return False
         if target.parent.name == "files":
             (target.parent.parent / "info" / f"{target.name}.trashinfo").unlink(missing_ok=True)
@@ -173,26 +176,27 @@ def carry(path: Path, target: Path, *, root: Path | None = None) -> bool:
     if os.path.lexists(target):
         return False
     temporary = target.with_name(f".{os.urandom(8).hex()}.mlxd-tmp")
-    folder = open_parent(path, root)
+    folder, there = open_parent(path, root), open_target(target, root)
     try:
-        _copy(path.name, folder, temporary)
-        if not move_file(temporary, target):
+        _copy(path.name, folder, temporary.name, there)
+        if not move_file(temporary, target, root=root):
             return False
         os.unlink(path.name, dir_fd=folder)
     finally:
-        temporary.unlink(missing_ok=True)
+        Files().remove(temporary.name, folder=there)
+        os.close(there)
         os.close(folder)
     return True
 
 
-def _copy(name: str, folder: int, temporary: Path) -> None:
-    """Copy the file *name* of *folder* with its times and mode, durably; a link as a link."""
+def _copy(name: str, folder: int, temporary: str, there: int) -> None:
+    """Copy the file *name* of *folder* to *there* with its times and mode, durably; a link as a link."""
     status = os.stat(name, dir_fd=folder, follow_symlinks=False)
     if stat.S_ISLNK(status.st_mode):
-        temporary.symlink_to(os.readlink(name, dir_fd=folder))
+        os.symlink(os.readlink(name, dir_fd=folder), temporary, dir_fd=there)
         return
     file = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=folder)
-    with os.fdopen(file, "rb") as source, temporary.open("xb") as copied:
+    with os.fdopen(file, "rb") as source, os.fdopen(Files().create(temporary, folder=there), "wb") as copied:
         shutil.copyfileobj(source, copied)
         copied.flush()
         os.fchmod(copied.fileno(), stat.S_IMODE(status.st_mode))

@@ -45,7 +45,10 @@ class Links:
             broken=broken,
             controls=controls,
             measured={**measured, "swaps_just_before_a_call": self._ambush.swaps},
-            notes=["Hard links are not links here: a second name for a file is taken as a file, as the rules say."],
+            notes=[
+                "Hard links are not links here: a second name for a file is taken as a file, as the rules say.",
+                "Recipes and the sidecars of other programs' results are read by path; they hold no file's content.",
+            ],
         )
 
     def _reads(self, rounds: int, seed: int, folder: Path, measured: dict[str, Any]) -> Iterator[str]:

@@ -95,7 +95,12 @@ class Watcher:
             broken=[*found.lost, *found.doubled, *found.broken],
             controls=controls,
             measured=found.measured,
-            notes=[f"Files without permission: {how}.", "iCloud's flag is injected: only macOS has st_flags."],
+            notes=[
+                f"Files without permission: {how}.",
+                "iCloud's flag is injected: only macOS has st_flags.",
+                "A job reads its file when it runs: if it waits in the queue, and the file is changed meanwhile, it reads "
+                "what is there by then; the changed file becomes a job of its own when it has settled.",
+            ],
         )
 
     def _volume(self, found: _Found, size: Size, seed: str, folder: Path, say: Say) -> None:
