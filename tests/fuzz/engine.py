@@ -115,14 +115,17 @@ def _mutating(one: Callable[[bytes], None], folder: Path, *, seconds: float, see
         try:
             one(data)
         except BaseException:  # noqa: BLE001 - told to the parent, whatever it is
-            sys.stderr.write(f" === Uncaught Python exception: ===\n{traceback.format_exc().splitlines()[-1]}\n")
-            sys.stderr.write(f"stat::number_of_executed_units: {tries}\n")
+            _tell(f" === Uncaught Python exception: ===\n{traceback.format_exc().splitlines()[-1]}", tries)
             os._exit(77)
 
     while time.monotonic() < deadline:
         attempt()
-    sys.stderr.write(f"stat::number_of_executed_units: {tries}\n")
+    _tell("", tries)
     os._exit(0)
+
+
+def _tell(text: str, tries: int) -> None:
+    os.write(2, f"{text}\nstat::number_of_executed_units: {tries}\n".encode(errors="replace"))
 
 
 def _result(target: Target, bug: str, folder: Path, child: int) -> Found:
