@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
-from torture.poison_run import BLAMING, LIMIT, PoisonRun, Result, poisoned
+from torture.poison_run import BLAMING, PoisonRun, Result, poisoned
 from torture.row import Control, Outcome, Say, Tier
 
 
@@ -48,6 +49,8 @@ class Poison:
         size = SIZES[tier]
         found = [_load(folder / f"run-{one}", SHARE, size, f"{seed}-{one}") for one in range(size.loads)]
         say(f"{sum(one.poison for one in found)} poison jobs in {sum(one.good for one in found)} others")
+        with ThreadPoolExecutor() as pool:  # their timing is of no account
+            controls = list(pool.map(lambda one: one(folder, seed), (_no_budget, _shared_blame)))
         compared = _compare(folder, size, found, seed) if tier is Tier.LONG else {}
         verdicts = [one.verdict for one in found]
         return Outcome(
@@ -56,7 +59,7 @@ class Poison:
             lost=sum(one.lost for one in verdicts),
             doubled=sum(one.doubled for one in verdicts),
             broken=[sentence for one in found for sentence in (*one.verdict.sentences, *one.broken)],
-            controls=[_no_budget(folder / "endless", seed), _shared_blame(folder / "blame", seed)],
+            controls=controls,
             notes=[_THROUGHPUT] if compared else [],
             measured={
                 "jobs_per_s": [round(one.rate, 1) for one in found],
@@ -86,14 +89,14 @@ def _load(folder: Path, share: float, size: Size, seed: str) -> Result:
 
 def _no_budget(folder: Path, seed: int) -> Control:
     mix = poisoned(1 / 20, seconds=(0.0, 0.0))
-    result = PoisonRun(folder, limit=10_000).run(mix, 20, seed=f"{seed}-endless", patience_s=5.0)
-    signs = [one for one in result.broken if f"after {LIMIT} deaths" not in one and "deaths, begun" in one]
+    result = PoisonRun(folder / "endless", limit=10_000).run(mix, 20, seed=f"{seed}-endless", patience_s=60.0)
+    signs = [one for one in result.broken if "were not through; one has" in one]
     return Control(name="max_crashes = 10000", caught=bool(signs), evidence=signs[0] if signs else "it ended by itself")
 
 
 def _shared_blame(folder: Path, seed: int) -> Control:
     mix = poisoned(1 / 10, seconds=SECONDS)
-    result = PoisonRun(folder, plugin=BLAMING).run(mix, 40, seed=f"{seed}-blame", patience_s=40.0)
+    result = PoisonRun(folder / "blame", plugin=BLAMING).run(mix, 40, seed=f"{seed}-blame", patience_s=40.0)
     signs = [one for one in result.verdict.sentences if "is quarantined instead of succeeded" in one]
     evidence = f"{result.verdict.lost} of {result.good} innocent jobs were quarantined"
     return Control(name="a death counts against every job aboard", caught=bool(signs), evidence=evidence)

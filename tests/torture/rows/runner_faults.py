@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from torture.checker import check
@@ -41,6 +42,8 @@ class RunnerFaults:
         siege = Siege(folder / "home", plan, seed=seed, plugin=PLUGIN)
         seen = siege.run()
         say(f"{seen.hits} runners broken")
+        with ThreadPoolExecutor() as pool:  # their timing is of no account
+            controls = list(pool.map(lambda one: one(folder, seed), (_in_process, _deaf)))
         home = siege.home
         verdict = check(siege.history.path, ledger=home.ledger, executions=home.executions, results=home.results)
         return Outcome(
@@ -50,7 +53,7 @@ class RunnerFaults:
             doubled=verdict.doubled,
             recoveries=[*seen.after_death, *seen.after_hang],
             broken=[*verdict.sentences, *seen.broken],
-            controls=[_in_process(folder / "own", seed), _deaf(folder / "deaf", seed)],
+            controls=controls,
             measured=seen.measured(),
             notes=[_MEMORY],
         )
@@ -58,13 +61,13 @@ class RunnerFaults:
 
 def _in_process(folder: Path, seed: int) -> Control:
     plan = Plan(calm_s=0.2, misfortunes=["SIGSEGV", "SIGABRT"], patience_s=15.0)
-    seen = Siege(folder, plan, seed=seed, plugin=IN_PROCESS).run()
+    seen = Siege(folder / "own", plan, seed=seed, plugin=IN_PROCESS).run()
     return _control("requests served by the daemon itself", seen, "The daemon died")
 
 
 def _deaf(folder: Path, seed: int) -> Control:
     plan = Plan(calm_s=0.2, misfortunes=["stop"], silence_s=600.0, patience_s=4.0)
-    seen = Siege(folder, plan, seed=seed, plugin=PLUGIN).run()
+    seen = Siege(folder / "deaf", plan, seed=seed, plugin=PLUGIN).run()
     return _control("silence_timeout_s = 600", seen, "was never tried again after stop")
 
 
