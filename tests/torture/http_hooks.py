@@ -23,6 +23,8 @@ def map_query(context: Any, query: Any) -> Any:
 @schemathesis.hook
 def map_body(context: Any, body: Any) -> Any:
     """Let half of the jobs be ones that run: a task's name is drawn from an endless set otherwise."""
+    if isinstance(body, dict) and str(body.get("ref", "")).startswith("demo:"):
+        body["ref"] = "demo:absent"  # loading a real model may take longer than any answer should
     if isinstance(body, dict) and isinstance(body.get("task"), str) and len(body["task"]) % 2:
         body["task"] = "noop"
         if isinstance(body.get("params"), dict):
