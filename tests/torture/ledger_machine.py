@@ -27,7 +27,7 @@ from jobs.journal import Journal
 from jobs.ledger import Ledger
 from jobs.model import TERMINAL, ErrorInfo, Job, Lane, NewJob, OutputFile, Progress, State
 from jobs.schedules import ScheduleBook
-from torture.ledger_model import RETRY_WITHIN, Model, Record, told
+from torture.ledger_model import RETRY_WITHIN, STUCK, Model, Record, told
 
 Returned = TypeVar("Returned")
 
@@ -154,6 +154,9 @@ class LedgerMachine(RuleBasedStateMachine):
             job = self._write(lambda: call(job_id, record.fence), lambda: then(record))
             if isinstance(job, Job):
                 assert told(job) == record.told()
+            if record.state is State.RUNNING and data.draw(st.booleans()):
+                # Interrupted, and soon the next attempt's.
+                self._write(lambda: self.ledger.release(job_id, record.fence), record.release)
             if not record.may_start(self.clock.now):
                 return
             self._claim(job_id, record, "a")
@@ -286,7 +289,7 @@ class LedgerMachine(RuleBasedStateMachine):
         )
 
     @precondition(lambda self: self.model.running())
-    @rule(data=st.data(), delay=st.sampled_from([None, 0.0, 30.0, 5000.0]), path=PATHS)
+    @rule(data=st.data(), delay=st.sampled_from([0.0, 0.0, 0.0, None, 30.0, 5000.0]), path=PATHS)
     def fail(self, data: st.DataObject, delay: float | None, path: Path) -> None:
         retry_at = None if delay is None else self._later(delay)
         kept = None if retry_at is None else min(retry_at, self.clock.now + RETRY_WITHIN)
@@ -307,7 +310,7 @@ class LedgerMachine(RuleBasedStateMachine):
         )
 
     @precondition(lambda self: self.model.running())
-    @rule(data=st.data(), end=st.sampled_from(["release", "block", "cancelled"]))
+    @rule(data=st.data(), end=st.sampled_from(["release", "block", "block", "cancelled"]))
     def step_aside(self, data: st.DataObject, end: str) -> None:
         calls: dict[str, tuple[Any, Any]] = {
             "release": (self.ledger.release, Record.release),
@@ -330,18 +333,19 @@ class LedgerMachine(RuleBasedStateMachine):
         job = self._write(lambda: self.ledger.cancel(job_id), record.cancel)
         assert job is None or told(job) == record.told()
 
-    @precondition(lambda self: self.model.records)
+    @precondition(lambda self: self.model.stuck())
     @rule(data=st.data(), how=st.sampled_from(["requeue", "unblock some", "unblock all"]))
     def put_back(self, data: st.DataObject, how: str) -> None:
-        job_id, record = self._pick(data, State.QUARANTINED, State.BLOCKED)
-        blocked = [job for job, one in self.model.records.items() if one.state is State.BLOCKED]
-        if how != "requeue":
-            self._unblock(blocked, None if how == "unblock all" else blocked[:1])
-        elif record.state in {State.QUARANTINED, State.BLOCKED}:
+        other, its = self._pick(data)
+        if its.state not in STUCK:
+            with pytest.raises(JobConflict):
+                self.ledger.requeue(other)
+        if how == "requeue":
+            job_id, record = self._pick(data, *STUCK)
             self._write(lambda: self.ledger.requeue(job_id), record.requeue)
         else:
-            with pytest.raises(JobConflict):
-                self.ledger.requeue(job_id)
+            blocked = [job for job, one in self.model.records.items() if one.state is State.BLOCKED]
+            self._unblock(blocked, None if how == "unblock all" else blocked[:1])
 
     def _unblock(self, blocked: list[str], some: list[str] | None) -> None:
         chosen = blocked if some is None else some

@@ -12,6 +12,8 @@ from jobs.model import TERMINAL, Job, Lane, OutputFile, Progress, State, allowed
 
 #: No retry is put off for longer.
 RETRY_WITHIN = timedelta(minutes=10)
+#: States that a person's hand, or what was missing, ends.
+STUCK = (State.BLOCKED, State.QUARANTINED)
 _CONTENTS_KEPT = 8
 
 
@@ -171,6 +173,9 @@ class Model:
 
     def running(self) -> bool:
         return any(record.state is State.RUNNING for record in self.records.values())
+
+    def stuck(self) -> bool:
+        return any(record.state in STUCK for record in self.records.values())
 
     def busy(self, rule: str) -> list[str]:
         """Return the jobs of a schedule that are under way, oldest first."""
