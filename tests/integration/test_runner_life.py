@@ -9,6 +9,7 @@ import time
 from pathlib import Path
 
 import fakes_engine
+import psutil
 import pytest
 from fakes_engine import stub_launch
 
@@ -239,6 +240,21 @@ def test_a_frozen_runner_is_killed_by_the_deadline(engine_of):
     with pytest.raises(RunnerDied, match="silent"):
         call.result()
     within(1, lambda: gone(engine.pid))
+
+
+def test_a_runner_is_not_blamed_for_the_time_in_which_we_were_stopped(tmp_path):
+    """Daemon and runner were stopped for minutes: the runner gets its time from then on, not the sack."""
+    ahead = 0.0
+    engine = Engine(stub_launch(tmp_path / "plugins", silence_timeout_s=2.0), clock=lambda: time.monotonic() + ahead)
+    engine.start()
+    call = engine.submit({"do": "freeze"})
+    within(10, lambda: psutil.Process(engine.pid).status() == psutil.STATUS_STOPPED)
+    before = engine._heard
+    ahead = 300.0
+    within(10, lambda: engine._heard - before > 200)
+    os.kill(engine.pid, signal.SIGCONT)
+    assert call.result()["text"] == "a"
+    engine.stop(5)
 
 
 def test_an_idle_runner_may_be_silent(engine_of):
