@@ -111,20 +111,22 @@ class Soaked:
     promised: int = 0
 
 
-def _mix(demo_share: float) -> Mix:
+def _mix(demo_share: float, turn: int) -> Mix:
     def mix(number: int, chance: random.Random) -> Order:
         if chance.random() < demo_share:
             return demo_order(number, chance)
-        # By turns of twenty-five jobs, so that models are swapped now and then, and not for each job.
-        return mixed(number, chance, model=MODELS[number // 25 % len(MODELS)])
+        # By turns, so that models are swapped now and then, and not for each job.
+        return mixed(number, chance, model=MODELS[number // turn % len(MODELS)])
 
     return mix
 
 
 class Soak:
-    """One home, used for *seconds*, of which the first *warm_s* do not count."""
+    """One home, used for *seconds*, of which the first *warm_s* do not count; a model's turn lasts *turn* jobs."""
 
-    def __init__(self, folder: Path, *, seed: int, seconds: float, warm_s: float, plugin: str = PLUGIN) -> None:
+    def __init__(
+        self, folder: Path, *, seed: int, seconds: float, warm_s: float, turn: int = 25, plugin: str = PLUGIN
+    ) -> None:
         models = [
             _MODEL.format(ref=ref, path=folder / "models" / ref.replace(":", "-"), bytes=size * 1_000_000)
             for ref, size in BALLAST_MB.items()
@@ -132,6 +134,7 @@ class Soak:
         self.home = TortureHome(folder, config=_CONFIG + "".join(models), plugin=plugin)
         self.history = History(folder / "history.jsonl")
         self._seed, self._seconds, self._warm_s = seed, seconds, warm_s
+        self._turn = turn
         self._vitals: list[tuple[int, Vitals]] = []
         self._wal_mb = 0.0
 
@@ -155,7 +158,8 @@ class Soak:
     def _use(self, pid: int, demo_share: float, soaked: Soaked, say: Say) -> Guests:
         guests = Guests(self.home, self.history, seed=self._seed)
         files = FileDropper(self.home, self.history, rate=1.5, seed=f"{self._seed}-soak")
-        load = Load(self.home, self.history, clients=2, rate=12.0, seed=f"{self._seed}-soak", mix=_mix(demo_share))
+        mix = _mix(demo_share, self._turn)
+        load = Load(self.home, self.history, clients=2, rate=10.0, seed=f"{self._seed}-soak", mix=mix)
         everybody = [load, files, *guests.everybody]
         for one in everybody:
             one.start()
