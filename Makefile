@@ -3,7 +3,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help demo test coverage check wheel bench demo-eval demo-train system-deps env clean
+.PHONY: help demo test coverage torture torture-long check wheel bench demo-eval demo-train system-deps env clean
 # A foreign environment must not decide which code is tested.
 unexport PYTHONPATH PYTHONHOME VIRTUAL_ENV
 
@@ -40,6 +40,14 @@ coverage: $(ENV) ## print the coverage of the last test run
 	@if ls .coverage.* >/dev/null 2>&1; then $(BIN)/coverage combine --quiet; fi
 	$(BIN)/coverage report --fail-under=$(MINIMUM)
 
+torture: $(ENV) system-deps ## attack every promise; each attack has a control that must be caught (about 4 minutes)
+	@echo "==> Torturing mlxd, every fault a few times. One row alone: make torture ARGS='--rows kill'"
+	$(TESTING) PYTHONPATH=tests $(BIN)/python -m torture --tier short $(ARGS)
+
+torture-long: $(ENV) system-deps ## the same with the numbers that the promises are stated by (about an hour)
+	@echo "==> Torturing mlxd for about an hour. Close what else is busy: the times are part of the promises."
+	$(TESTING) PYTHONPATH=tests $(BIN)/python -m torture --tier long $(ARGS)
+
 check: $(ENV) ## lint, format, types, and the direction of the imports
 	@echo "==> Checking style (ruff), types (mypy) and the layers (import-linter)."
 	$(BIN)/ruff check .
@@ -63,7 +71,8 @@ wheel: $(ENV) ## build the wheel, install it elsewhere, and run the fast tests a
 	@cd build/wheel/elsewhere && ../venv/bin/python -I -c 'import daemon, sys; \
 		sys.exit(None if "site-packages" in daemon.__file__ else f"not the wheel: {daemon.__file__}")'
 	cd build/wheel/elsewhere && $(TESTING) ../venv/bin/python -Im pytest -c $(ROOT)/pyproject.toml --rootdir $(ROOT) \
-		-p no:cacheprovider -m "not models and not slow" $(ARGS) $(ROOT)/tests/unit $(ROOT)/tests/test_contract_*.py
+		-p no:cacheprovider -m "not models and not slow" $(ARGS) --ignore $(ROOT)/tests/unit/torture \
+		$(ROOT)/tests/unit $(ROOT)/tests/test_contract_*.py
 
 bench: $(ENV) ## measure warm against cold, latency, memory and wake-ups (about 10 minutes)
 	@echo "==> Measuring. Close what else is busy: the figures are ratios of runs taken in turn, but still."
@@ -95,10 +104,11 @@ $(ENV): pyproject.toml uv.lock | $(UV)
 	.tools/uv/bin/pip install --quiet --disable-pip-version-check uv
 
 # Only tests and the training use these programs, so their absence is a note, never a failure.
-system-deps: ## get espeak-ng and plistutil for the tests where apt-get may do so
+system-deps: ## get espeak-ng, plistutil and strace for the tests where apt-get may do so
 	@missing=""; \
 	command -v espeak-ng >/dev/null || missing="$$missing espeak-ng"; \
 	command -v plistutil >/dev/null || command -v plutil >/dev/null || missing="$$missing libplist-utils"; \
+	[ "$$(uname -s)" != Linux ] || command -v strace >/dev/null || missing="$$missing strace"; \
 	[ -n "$$missing" ] || exit 0; \
 	as_root=none; \
 	if command -v apt-get >/dev/null; then \

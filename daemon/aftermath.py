@@ -14,7 +14,7 @@ from typing import Final
 
 from daemon.folders.identity import Facts, FileChanged, content_digest, digest_of, place_key
 from daemon.folders.trash import Trash
-from jobs.errors import MlxdError
+from jobs.errors import LedgerUnavailable, MlxdError
 from jobs.journal import Journal
 from jobs.ledger import Ledger, utcnow
 from jobs.model import After, Job, State
@@ -55,15 +55,20 @@ class Aftermath:
         self._notify = notify
 
     def __call__(self, job: Job) -> None:
-        """Do what follows; nothing here can fail the job any more."""
+        """Do what follows; nothing here can fail the job any more.
+
+        Raises:
+            LedgerUnavailable: not all was done. Doing it again does only what is missing.
+
+        """
         if job.placement.input is not None:
             self._settle(job, job.placement.input)
         if job.terminal or job.state is State.QUARANTINED:
             self._notify(job)
-        if job.terminal:
-            self._plugins.job_finished(job)
         if job.task == PULL and job.state is State.SUCCEEDED:
             self._unblock()
+        if job.terminal:  # last, because it is not asked twice
+            self._plugins.job_finished(job)
 
     def catch_up(self, ledger: Ledger) -> int:
         """Settle inputs whose jobs finished just before the daemon died; return how many."""
@@ -76,12 +81,14 @@ class Aftermath:
     def _settle(self, job: Job, path: Path) -> None:
         try:
             if job.state is State.SUCCEEDED:
-                clear_error_sidecar(path)
+                clear_error_sidecar(path, root=job.placement.root)
                 if job.placement.after is not After.LEAVE:
                     self._put_away(job, path)
             elif job.state in _TROUBLE and job.source.rule is not None and path.exists():
                 # Without a rule nobody looks there: whoever submitted it has the job to look at.
-                write_error_sidecar(path, _explanation(job))
+                write_error_sidecar(path, _explanation(job), root=job.placement.root)
+        except LedgerUnavailable:
+            raise
         except (MlxdError, OSError) as error:
             log.warning(
                 "The input could not be settled: %s", error, extra={"action": "settle_failed", **job.log_context}
@@ -95,7 +102,7 @@ class Aftermath:
             facts = Facts.of(path.lstat())
             # As it was when it was taken: then its content is known without reading it.
             unchanged = len(taken) == 1 and place_key(path, facts) in keys
-            digest = min(taken) if unchanged else content_digest(path, facts)
+            digest = min(taken) if unchanged else content_digest(path, facts, root=job.placement.root)
         except (FileNotFoundError, FileChanged):
             return
         if taken and digest not in taken:
@@ -105,7 +112,14 @@ class Aftermath:
         def plan(target: Path) -> None:
             self._journal.plan(job.id, path, target, digest, now=self._clock())
 
-        settle_input(path, job.placement.after, plan=plan, discard=lambda path: self._trash.put(path, plan))
+        root = job.placement.root
+        settle_input(
+            path,
+            job.placement.after,
+            root=root,
+            plan=plan,
+            discard=lambda path: self._trash.put(path, plan, root=root),
+        )
 
 
 def _late(job: Job) -> bool:

@@ -10,11 +10,12 @@ from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Final, Protocol
+from typing import Any, Final, Protocol, TypeVar
 
 from pydantic import BaseModel
 
 from daemon.events import Hub
+from jobs import room
 from jobs.errors import JobCancelled, LedgerUnavailable, MlxdError
 from jobs.failpoints import reach
 from jobs.ledger import Ledger
@@ -26,6 +27,10 @@ from plugins.task import Call, ModelHandle, OnEvent, Task
 #: Seconds between two progress writes to the ledger, and between two progress events to listeners.
 LEDGER_EVERY: Final = 1.0
 PUBLISH_EVERY: Final = 0.1
+#: Seconds between two tries to write down what must not be lost.
+TRY_AGAIN: Final = 2.0
+
+Written = TypeVar("Written")
 
 log = logging.getLogger(__name__)
 
@@ -33,8 +38,8 @@ log = logging.getLogger(__name__)
 class Engine(Protocol):
     """What a lease gives access to."""
 
-    def submit(self, request: Mapping[str, Any], *, on_event: OnEvent | None = None) -> Call:
-        """Start a request on the runner."""
+    def submit(self, request: Mapping[str, Any], *, on_event: OnEvent | None = None, alone: bool = False) -> Call:
+        """Start a request on the runner; with *alone* nothing else runs there meanwhile."""
 
 
 class Lease(Protocol):
@@ -72,10 +77,14 @@ class Models(Protocol):
 
 
 class Stop:
-    """One job's stop signal: set once, with the reason; cancels the calls that are under way."""
+    """One job's stop signal: set once, with the reason; cancels the calls that are under way.
 
-    def __init__(self) -> None:
+    *pause* is how many seconds lie between two tries of `persist`.
+    """
+
+    def __init__(self, *, pause: float = TRY_AGAIN) -> None:
         self.event = threading.Event()
+        self._pause = pause
         self._lock = threading.Lock()
         self._reason: type[MlxdError] = JobCancelled
         self._calls: set[Call] = set()
@@ -98,6 +107,22 @@ class Stop:
         """Raise the error if the job should stop."""
         if self.event.is_set():
             raise self.error()
+
+    def persist(self, write: Callable[[], Written]) -> Written:
+        """Do *write*, again and again while the ledger cannot be written: what was computed is not thrown away.
+
+        Nothing else could run meanwhile, for nothing could be claimed.
+
+        Raises:
+            LedgerUnavailable: it could not be written, and the job is to stop.
+
+        """
+        while True:
+            try:
+                return write()
+            except LedgerUnavailable:
+                if self.event.wait(self._pause):
+                    raise
 
     @contextmanager
     def watching(self, call: Call) -> Iterator[None]:
@@ -141,17 +166,27 @@ class _Call:
 class _Handle:
     """A leased model as tasks see it."""
 
-    def __init__(self, lease: Lease, stop: Stop, *, asked: Callable[[Mapping[str, Any]], None]) -> None:
+    def __init__(
+        self, lease: Lease, stop: Stop, *, crashes: int, asked: Callable[[Mapping[str, Any]], None]
+    ) -> None:
         # What people call the model, whichever way it was asked for.
         self.info: Mapping[str, Any] = {**lease.info, "ref": lease.ref}
         self._engine = lease.engine
         self._stop = stop
+        self._crashes = crashes
         self._asked = asked
 
-    def submit(self, request: Mapping[str, Any], *, on_event: OnEvent | None = None) -> Call:
+    def submit(
+        self, request: Mapping[str, Any], *, on_event: OnEvent | None = None, alone: bool | None = None
+    ) -> Call:
         self._stop.check()
         self._asked(request)
-        return _Call(self._engine.submit(request, on_event=on_event), self._stop)
+        return _Call(self._engine.submit(request, on_event=on_event, alone=self._alone(alone)), self._stop)
+
+    def _alone(self, wish: bool | None) -> bool:
+        """A job that was there when runners died is suspected; a task may say which of its requests is not, once."""
+        suspected = self._crashes > 0
+        return suspected if wish is None or self._crashes > 1 else wish
 
 
 @dataclass(kw_only=True)
@@ -203,8 +238,9 @@ class RunContext:
         self._writer = OutputWriter(
             self.directory,
             job_id=job.id,
-            intend=lambda output: world.ledger.intend(job.id, job.fence, output),
+            intend=lambda output: stop.persist(lambda: world.ledger.intend(job.id, job.fence, output)),
             mine=self._earlier,
+            root=job.placement.root,
         )
         if job.fence > 1:
             self._writer.sweep()
@@ -242,10 +278,15 @@ class RunContext:
         """Raise if the job should stop."""
         self._stop.check()
 
+    def persist(self, write: Callable[[], Written]) -> Written:
+        """Write something down as `Stop.persist` does."""
+        return self._stop.persist(write)
+
     @contextmanager
     def models(self, ref: str | None, *, runtime: str) -> Iterator[ModelHandle]:
-        """Lease a model for the block."""
+        """Lease a model for the block, unless its results have no place: then nothing need be computed."""
         self.check()
+        room.require(self.directory)
         reach("model.wanted")
         try:
             lease = self._world.models.acquire(
@@ -260,7 +301,7 @@ class RunContext:
         try:
             reach("model.leased")
             self._note_model(ref, runtime, lease.info)
-            yield _Handle(lease, self._stop, asked=self._note_request)
+            yield _Handle(lease, self._stop, crashes=self.job.crashes, asked=self._note_request)
         finally:
             lease.release()
 
@@ -345,7 +386,7 @@ class RunContext:
 
     def _save(self, data: dict[str, Any]) -> None:
         self._saved = data
-        self._world.ledger.checkpoint(self.job.id, self.job.fence, data)
+        self.persist(lambda: self._world.ledger.checkpoint(self.job.id, self.job.fence, data))
 
     def run(
         self, task: str, params: Mapping[str, Any], *, stem: str | None = None, outputs: bool = True

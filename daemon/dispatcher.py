@@ -2,14 +2,19 @@
 
 The queue's hints are never the truth. One thread sleeps until the earliest of: a job becomes due, somebody says that
 something changed, or the periodic look (which is what finds lost hints and orphaned claims).
+
+A look asks for each job by name whether it has a hint in its lane. Counting would not do: hints that lead nowhere (the
+queue's file is anybody's) would stand for those that are missing, for as long as no worker has time for them.
 """
 
 from __future__ import annotations
 
 import logging
+import math
 import threading
+import time
 from collections.abc import Callable, Collection
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Final, Protocol
 
 from daemon.executor import Executor
@@ -22,8 +27,10 @@ log = logging.getLogger(__name__)
 
 #: Seconds between two looks at the ledger when nothing happens.
 LOOK_EVERY: Final = 30.0
-#: More jobs than this never wait (the configuration's limit is lower by default).
-_MOST: Final = 100_000
+#: Seconds until the look for a job that went astray.
+ASTRAY_AFTER: Final = 1.0
+#: Seconds until the first look at what a job is blocked by.
+UNBLOCK_AFTER: Final = 5.0
 #: Seconds between two tries while the ledger cannot be read or written.
 TRY_AGAIN: Final = 5.0
 
@@ -34,11 +41,8 @@ class Hints(Protocol):
     def put(self, job_id: str, *, lane: Lane = Lane.NORMAL, priority: int = 0) -> None:
         """Leave a hint."""
 
-    def clear(self) -> None:
-        """Drop every hint."""
-
-    def waiting(self) -> int:
-        """Return how many hints wait."""
+    def hinted(self, job_id: str, *, lane: Lane) -> bool:
+        """Tell whether a hint for the job waits in *lane*."""
 
 
 class Dispatcher:
@@ -52,10 +56,13 @@ class Dispatcher:
         executor: Executor,
         clock: Callable[[], datetime],
         every: float = LOOK_EVERY,
-        arrivals: Callable[[], object] = lambda: None,
+        arrivals: Callable[[], float | None] = lambda: None,
         held: Callable[[], Collection[Lane]] = frozenset,
     ) -> None:
-        """*arrivals* is called at each look of the thread: what blocked jobs wait for may have come unannounced."""
+        """*arrivals* is called at each look of the thread: what blocked jobs wait for may have come unannounced.
+
+        It returns after how many seconds at most it wants to be called again, None for no wish.
+        """
         self._ledger = ledger
         self._queue = queue
         self._executor = executor
@@ -67,6 +74,8 @@ class Dispatcher:
         self._news = threading.Condition()
         self._woken = False
         self._stopping = False
+        #: When the next delayed job may start; the condition's lock guards it.
+        self._due: datetime | None = None
         self._thread = threading.Thread(target=self._loop, name="dispatcher", daemon=True)
         #: What stands in the way at the moment, for `mlxd doctor` and the health page.
         self.problem: str | None = None
@@ -84,32 +93,29 @@ class Dispatcher:
             self._thread.join()
 
     def put(self, job: Job) -> None:
-        """Leave a hint for a queued job, or note the time at which it will be due."""
+        """Leave a hint for a queued job, or note the time at which it will be due, or may be unblocked."""
+        if job.state is State.BLOCKED:
+            self._expect(self._clock() + timedelta(seconds=UNBLOCK_AFTER))
         if job.state is not State.QUEUED:
             return
         if job.not_before is not None and job.not_before > self._clock():
-            self.wake()
+            self._expect(job.not_before)
         else:
-            self._queue.put(job.id, lane=job.lane, priority=job.priority)
+            self._queue.put(job.id, lane=job.lane, priority=_rank(job.priority, begun=job.fence > 0))
 
     def look(self) -> None:
         """Mend whatever differs between ledger and queue. Safe to call at any time, from any thread."""
         for orphan in self._executor.orphans():
             self._take_back(orphan)
-        waiting = self._queue.waiting()
-        if waiting >= self._ledger.counts().get(State.QUEUED, 0):
-            return
-        if waiting < len(self._ready()):
-            # Hints were lost, or jobs became due. Clearing first bounds their number; a doubled hint is harmless.
-            self._queue.clear()
-            reach("hints.cleared")
-            # Looked up again: a hint that came since and was cleared away belongs to a job that is there by now.
-            for job in self._ready():
-                self._queue.put(job.id, lane=job.lane, priority=job.priority)
-
-    def _ready(self) -> list[Job]:
         held = self._held()
-        return self._ledger.ready(limit=_MOST, lanes=[lane for lane in Lane if lane not in held])
+        for job in self._ledger.ready_ids(lanes=[lane for lane in Lane if lane not in held]):
+            # One that was taken this moment and is not claimed yet gets another; a doubled hint is harmless. But that
+            # one may wait far behind when the job is interrupted: a begun job's hint moves up.
+            missing = not self._queue.hinted(job.id, lane=job.lane)
+            if missing:
+                reach("hint.missing")
+            if missing or job.begun:
+                self._queue.put(job.id, lane=job.lane, priority=_rank(job.priority, begun=job.begun))
 
     def _take_back(self, orphan: Job) -> None:
         reach("orphan.found")
@@ -125,19 +131,55 @@ class Dispatcher:
             self._woken = True
             self._news.notify()
 
+    def look_soon(self) -> None:
+        """Look in a second: a job went astray, and what led it there may lead the next one there at once."""
+        self._expect(self._clock() + timedelta(seconds=ASTRAY_AFTER))
+
+    def _expect(self, due: datetime) -> None:
+        """Look when *due* has come, if not earlier. Many retries that are written down together cost no look each."""
+        with self._news:
+            if self._due is None or due < self._due:
+                self._due = due
+                self._news.notify()
+
     def _loop(self) -> None:
         while not self._stopping:
-            pause = self._turn()
-            with self._news:
-                self._news.wait_for(lambda: self._woken or self._stopping, timeout=pause)
-                self._woken = False
+            self._sleep(self._turn())
+
+    def _sleep(self, most: float) -> None:
+        """Sleep until something is due or somebody wakes us, at most *most* seconds."""
+        end = time.monotonic() + most
+        with self._news:
+            while not (self._woken or self._stopping):
+                pause = min(end - time.monotonic(), self._until_due())
+                if pause <= 0:
+                    break
+                self._news.wait(pause)
+            self._woken = False
+
+    def _until_due(self) -> float:
+        return math.inf if self._due is None else (self._due - self._clock()).total_seconds()
+
+    def _writable(self) -> bool:
+        """Tell whether the ledger can be written, or can be again."""
+        problem = self._ledger.problem
+        if problem is None:
+            return True
+        well = self._ledger.probe()
+        if well:
+            log.info("The ledger can be written again.", extra={"action": "ledger_recovered"})
+        else:
+            log.warning("%s", problem, extra={"action": "ledger_unwritable"})
+        return well
 
     def _turn(self) -> float:
-        """Look once; return how long to sleep, in seconds."""
+        """Look once; return how long to sleep at most, in seconds."""
+        with self._news:
+            self._due = None
         try:
-            if self._ledger.problem is not None and not self._ledger.probe():
+            if not self._writable():
                 return TRY_AGAIN
-            self._arrivals()
+            soon = self._arrivals()
             self.look()
             due = self._ledger.next_due()
         except LedgerUnavailable as error:
@@ -145,6 +187,15 @@ class Dispatcher:
             log.warning("The ledger cannot be read: %s", error.message, extra={"action": "ledger_unavailable"})
             return TRY_AGAIN
         self.problem = None
-        if due is None:
-            return self._every
-        return min(self._every, max(0.0, (due - self._clock()).total_seconds()))
+        if due is not None:
+            self._expect(due)
+        return self._every if soon is None else min(soon, self._every)
+
+
+def _rank(priority: int, *, begun: bool) -> int:
+    """Return the order among hints: by priority, and of equals what was begun first.
+
+    Hints outlive the daemon and those of interrupted jobs are put after its death: in order of arrival a job that ran
+    would have to wait for all that waited behind it.
+    """
+    return 2 * priority + begun

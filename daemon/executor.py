@@ -12,7 +12,7 @@ from datetime import datetime, timedelta
 from functools import partial
 from typing import Any, Final, Protocol
 
-from daemon.context import RunContext, Stop, World
+from daemon.context import TRY_AGAIN, RunContext, Stop, World
 from daemon.events import STATE
 from daemon.records import Records
 from daemon.views import public_job
@@ -26,10 +26,12 @@ from jobs.errors import (
     OutputError,
     RunnerDied,
     StaleFence,
+    StorageUnavailable,
     Unavailable,
 )
 from jobs.failpoints import reach
 from jobs.model import ErrorInfo, Job, Lane, OutputFile, State
+from plugins.patience import said
 
 log = logging.getLogger(__name__)
 
@@ -44,6 +46,8 @@ class Policy:
 
     #: How many dead runners make a job a suspect that is put aside.
     max_crashes: int = 3
+    #: Seconds between two tries to write an end down while the ledger cannot be written.
+    persist_every: float = TRY_AGAIN
     #: Failures so far -> seconds until the next try. Jittered: jobs that failed together must not come back together.
     backoff: Callable[[int], float] = field(
         default=lambda failures: min(RETRY_MOST, RETRY_BASE * 2**failures) * random.uniform(0.75, 1.25)  # noqa: S311
@@ -76,9 +80,9 @@ class Executor:
     """Runs jobs, one for each worker thread that calls `execute`.
 
     *owner* names this daemon process in claims. *ended* hears of every job that left the running state, on the
-    worker's thread; *again* is told the time at which a job wants to be tried again (None: at once). *gate* may hold a
-    job back before it is claimed; *during* is entered for as long as a job runs. *records* keeps what jobs
-    did.
+    worker's thread; *again* of those that go on, now, later or when what they lack is there; *astray* of a job
+    whose hint is used up, or whose end could not be written down: somebody has to look for it. *gate* may hold a job
+    back before it is claimed; *during* is entered for as long as a job runs. *records* keeps what jobs did.
     """
 
     def __init__(
@@ -89,6 +93,7 @@ class Executor:
         clock: Callable[[], datetime],
         ended: Callable[[Job], None],
         again: Callable[[Job], None],
+        astray: Callable[[], None] = lambda: None,
         policy: Policy | None = None,
         gate: Gate | None = None,
         during: Callable[[Job], AbstractContextManager[object]] = nullcontext,
@@ -99,6 +104,7 @@ class Executor:
         self._clock = clock
         self._ended = ended
         self._again = again
+        self._astray = astray
         self._policy = policy or Policy()
         self._gate = gate or OpenGate()
         self._during = during
@@ -112,12 +118,22 @@ class Executor:
 
     def execute(self, job_id: str) -> None:
         """Run the job if it is still there to be claimed; a stale or doubled hint does nothing."""
+        try:
+            written = self._execute(job_id)
+        except LedgerUnavailable as error:
+            log.warning("A job went astray: %s", error.message, extra={"action": "job_astray", "job": job_id})
+            written = False
+        if not written:
+            self._astray()
+
+    def _execute(self, job_id: str) -> bool:
+        """Return False if the ledger says that the job runs, and it does not any more."""
         if self._draining.is_set() or not self._gate.admits(job_id):
-            return
-        stop = Stop()
+            return True
+        stop = Stop(pause=self._policy.persist_every)
         job = self._claim(job_id, stop)
         if job is None:
-            return
+            return True
         try:
             reach("job.claimed")
             self._tell(job)
@@ -129,7 +145,8 @@ class Executor:
             with self._during(job):
                 after = self._run(job, stop)
             if after is not None:
-                self._follow_up(after)
+                self._follow_up(after, stop)
+            return after is not None
         finally:
             with self._lock:
                 del self._running[job.id]
@@ -142,8 +159,6 @@ class Executor:
         job = None
         try:
             job = self._world.ledger.claim(job_id, self._owner)
-        except LedgerUnavailable as error:
-            log.warning("A job could not be claimed: %s", error.message, extra={"action": "claim_failed"})
         finally:
             with self._lock:
                 self._claiming.remove(job_id)
@@ -198,7 +213,8 @@ class Executor:
         """Run a claimed job to its next state; None if the ledger could not be told, or somebody else owns it now.
 
         1. The task returns: succeeded. 2. Stopped: cancelled, or back in the queue at no cost. 3. Its runner died:
-        crash budget. 4. Something it needs is missing: blocked. 5. It failed: retried if that can help.
+        crash budget. 4. Something it needs is missing, or its results have no place: blocked. 5. It failed:
+        retried if that can help.
         """
         ledger, fence = self._world.ledger, job.fence
         context: RunContext | None = None
@@ -211,7 +227,8 @@ class Executor:
                 run = partial(self._world.task(job.task).run, context, params)
                 result = self._records.run(job, params, context, run) if self._records else run()
                 reach("job.done")
-                return ledger.finish(job.id, fence, _json(result), context.outputs)
+                outputs, told = context.outputs, _json(result)
+                return stop.persist(lambda: ledger.finish(job.id, fence, told, outputs))
             except JobCancelled:
                 return ledger.cancelled(job.id, fence, _written(context))
             except Interrupted:
@@ -219,13 +236,16 @@ class Executor:
             except (StaleFence, LedgerUnavailable):
                 raise
             except RunnerDied as error:
-                if stop.event.is_set():  # killed with us, or by us: not the job's doing
+                if stop.event.is_set() or error.innocent:  # killed with us, by us, or by others: not the job's doing
                     return ledger.release(job.id, fence)
-                return ledger.crash(job.id, fence, _info(error), limit=self._policy.max_crashes)
-            except Unavailable as error:
-                return ledger.block(job.id, fence, _info(error))
+                why, shared, limit = _info(error), error.shared, self._policy.max_crashes
+                return stop.persist(lambda: ledger.crash(job.id, fence, why, limit=limit, shared=shared))
+            except (Unavailable, StorageUnavailable) as error:
+                why = _info(error)
+                return stop.persist(lambda: ledger.block(job.id, fence, why))
             except BaseException as error:  # noqa: BLE001 - a task is somebody else's code: whatever it raises, SystemExit too, ends the job and not the worker
-                return self._failed(job, error, _written(context))
+                failure, written = error, _written(context)
+                return stop.persist(lambda: self._failed(job, failure, written))
         except StaleFence:
             log.warning("Somebody else owns the job by now.", extra={"action": "job_lost", **job.log_context})
         except LedgerUnavailable as error:
@@ -244,13 +264,13 @@ class Executor:
             retry_at = self._clock() + timedelta(seconds=self._policy.backoff(job.failures))
         return self._world.ledger.fail(job.id, job.fence, _info(error), outputs, retry_at=retry_at)
 
-    def _follow_up(self, job: Job) -> None:
+    def _follow_up(self, job: Job, stop: Stop) -> None:
         """Say how it ended, and see to it that a job that goes on is tried again."""
         log.info("Now %s.", job.state.value, extra={"action": f"job_{job.state.value}", **_why(job)})
         reach("job.ended")
-        self._ended(job)
+        stop.persist(lambda: self._ended(job))
         self._tell(job)
-        if job.state is State.QUEUED and not self._draining.is_set():
+        if job.state in {State.QUEUED, State.BLOCKED} and not self._draining.is_set():
             self._again(job)
 
     def _tell(self, job: Job) -> None:
@@ -263,8 +283,10 @@ def _written(context: RunContext | None) -> tuple[OutputFile, ...]:
 
 
 def _worth_another_try(error: BaseException) -> bool:
-    """A full disk or a busy file may pass; a programming mistake or a bad input stays what it is."""
-    if isinstance(error, (InvalidInput, OutputError, JobConflict)):
+    """A disk's error or a busy file may pass; a programming mistake or a bad input stays what it is."""
+    if isinstance(error, OutputError):
+        return error.facts.get("errno") == "EIO"
+    if isinstance(error, (InvalidInput, JobConflict)):
         return False
     return error.retryable if isinstance(error, MlxdError) else isinstance(error, (OSError, TimeoutError))
 
@@ -275,15 +297,18 @@ def _info(error: BaseException) -> ErrorInfo:
         return ErrorInfo(type=error.slug, message=error.message, facts=_plain(error.facts))
     return ErrorInfo(
         type="task-error",
-        message=f"The task raised {type(error).__name__}: {error}. See `mlxd logs` for where.",
+        message=f"The task raised {type(error).__name__}: {said(error)}. See `mlxd logs` for where.",
         facts={"exception": type(error).__name__},
     )
 
 
 def _plain(facts: Mapping[str, Any]) -> dict[str, Any]:
-    """Keep of *facts* what JSON can hold, the rest as text."""
+    """Keep of *facts* what JSON can hold, the rest as text; but not what a runner printed.
+
+    Its last words may quote what other jobs had asked of it, so they stay in the runner's own log.
+    """
     simple = (str, int, float, bool, list, dict, type(None))
-    return {key: value if isinstance(value, simple) else str(value) for key, value in facts.items()}
+    return {key: value if isinstance(value, simple) else str(value) for key, value in facts.items() if key != "tail"}
 
 
 def _json(result: Mapping[str, Any]) -> dict[str, Any]:

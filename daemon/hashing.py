@@ -11,6 +11,7 @@ from typing import Any, Final, NamedTuple
 
 from pydantic import BaseModel
 
+from jobs.files import open_below
 from jobs.provenance import InputFile
 
 _CHUNK: Final = 1 << 20
@@ -47,8 +48,10 @@ class _NoContent(Exception):
     """There is no content to hash."""
 
 
-def hash_inputs(params: BaseModel, *, follow: bool, check: Callable[[], None]) -> Inputs:
-    """Read what *params* name. With *follow* false links are refused; *check* is called between pieces, and may raise.
+def hash_inputs(params: BaseModel, *, follow: bool, below: Path | None = None, check: Callable[[], None]) -> Inputs:
+    """Read what *params* name. With *follow* false links are refused, also on the way below *below*.
+
+    *check* is called between pieces, and may raise.
 
     A file that cannot be read has no content: the task will say what is wrong with it.
     """
@@ -56,7 +59,7 @@ def hash_inputs(params: BaseModel, *, follow: bool, check: Callable[[], None]) -
 
     def content(path: Path) -> str:
         if path not in files:
-            files[path] = _digest(path, follow=follow, check=check)
+            files[path] = _digest(path, follow=follow, below=below, check=check)
         return f"sha256:{files[path][1]}"
 
     said = params.model_dump(mode="python")
@@ -84,9 +87,9 @@ def _hashed(value: Any, content: Callable[[Path], str]) -> Any:
     return value
 
 
-def _digest(path: Path, *, follow: bool, check: Callable[[], None]) -> tuple[_Changed, str]:
-    flags = os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | (0 if follow else os.O_NOFOLLOW)
-    descriptor = os.open(path, flags)
+def _digest(path: Path, *, follow: bool, below: Path | None, check: Callable[[], None]) -> tuple[_Changed, str]:
+    flags = os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC
+    descriptor = os.open(path, flags) if follow else open_below(path, flags, root=below)
     try:
         before = os.fstat(descriptor)
         if not stat.S_ISREG(before.st_mode):

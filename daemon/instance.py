@@ -9,6 +9,7 @@ from typing import Self
 
 from daemon.paths import Home
 from jobs.errors import AlreadyRunning, ConfigError
+from jobs.files import make_folder
 
 
 class InstanceLock:
@@ -62,7 +63,7 @@ def prepare(home: Home) -> None:
     """
     for folder in (home.state, home.logs, home.cache, home.results, home.plugins):
         try:
-            folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+            make_folder(folder, mode=0o700)
         except OSError as error:
             raise ConfigError(
                 f"The folder {folder} cannot be made: {error.strerror}. Set MLXD_HOME to a folder you may write to.",

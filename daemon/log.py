@@ -11,10 +11,12 @@ of both, and no value can start a new line or move the cursor of the terminal th
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import os
 import re
+import sqlite3
 import sys
 import traceback
 from datetime import UTC, datetime
@@ -79,6 +81,15 @@ def configure(
     logging.captureWarnings(capture=True)
 
 
+def problem() -> str | None:
+    """Return why the log file cannot be written (any more), None if it can."""
+    for handler in logging.getLogger().handlers:
+        if isinstance(handler, _FileHandler) and handler.problem is not None:
+            handler.try_again()
+            return handler.problem
+    return None
+
+
 def release() -> None:
     """Close what `configure` opened."""
     root = logging.getLogger()
@@ -106,7 +117,8 @@ def render(line: str) -> str:
 class _FileHandler(RotatingFileHandler):
     """A rotating file that only its owner can read, and whose trouble is said once instead of with each record."""
 
-    _troubled = False
+    #: Why the last record could not be written.
+    problem: str | None = None
 
     def _open(self) -> IO[Any]:  # type: ignore[override]  # the base class says TextIOWrapper, which is an IO[str]
         flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -115,9 +127,22 @@ class _FileHandler(RotatingFileHandler):
         return os.fdopen(descriptor, "a", encoding="utf-8")
 
     def handleError(self, record: logging.LogRecord) -> None:  # noqa: ARG002, N802 - the base class's signature
-        if not self._troubled:
-            self._troubled = True
-            _complain(f"The log file {self.baseFilename} cannot be written: {sys.exc_info()[1]}")
+        news, self.problem = self.problem is None, f"The log file {self.baseFilename} cannot be written: "
+        self.problem += str(sys.exc_info()[1])
+        if news:
+            _complain(self.problem)
+
+    def try_again(self) -> None:
+        """Write what could not be written, if that works now."""
+        with self.lock or contextlib.nullcontext(), contextlib.suppress(OSError):
+            self.stream = self.stream or self._open()  # type: ignore[assignment]  # see `_open`
+            self.flush()
+            self.problem = None
+
+    def close(self) -> None:
+        # What cannot be written is lost; whoever stops, or reads the configuration again, has nothing to do with it.
+        with contextlib.suppress(OSError):
+            super().close()
 
 
 class _TextHandler(logging.StreamHandler[Any]):
@@ -165,7 +190,9 @@ def _open_file(path: Path, max_bytes: int, keep: int) -> _FileHandler | None:
 def _complain(sentence: str) -> None:
     stream = sys.stderr
     if stream is not None:
-        stream.write(f"mlxd: {escaped(sentence)}\n")
+        with contextlib.suppress(OSError):  # it may lie on the same full disk
+            stream.write(f"mlxd: {escaped(sentence)}\n")
+            stream.flush()
 
 
 def _sentence(record: logging.LogRecord) -> str:
@@ -210,17 +237,36 @@ def _error(error: BaseException) -> dict[str, Any]:
 
 
 def _error_message(error: BaseException) -> str:
-    """Return what *error* says without the values it quotes: pydantic shows its input, SQLAlchemy its parameters."""
+    """Return what *error* says without the values it quotes.
+
+    Ours are written for it. Of others only those are told that speak of the system and not of their input: pydantic
+    shows what it was given, SQLAlchemy its parameters, and what a task raises may hold the whole prompt.
+    """
+    if isinstance(getattr(error, "slug", None), str):
+        return _cut(_text(error), _LONGEST)
     if hasattr(error, "statement") and (original := getattr(error, "orig", None)) is not None:
-        return _cut(str(original), _LONGEST_FOREIGN)
-    if callable(listed := getattr(error, "errors", None)):
-        try:
-            return "; ".join(
-                f"{'.'.join(map(str, each['loc']))}: {each['type']}" for each in listed(include_input=False)
-            )
-        except (TypeError, KeyError):
-            return "[withheld]"
-    return _cut(str(error), _LONGEST if hasattr(error, "slug") else _LONGEST_FOREIGN)
+        return _cut(_text(original), _LONGEST_FOREIGN)
+    if isinstance(error, OSError | sqlite3.Error | ImportError):
+        # An operating system's error without its file name, which anybody may have chosen.
+        return _cut(getattr(error, "strerror", None) or _text(error), _LONGEST_FOREIGN)
+    return _places(error) or f"[{len(_text(error))} characters withheld]"
+
+
+def _places(error: BaseException) -> str | None:
+    """Return what pydantic complains of, and where, without what it was given; None if it is not pydantic's."""
+    if not callable(listed := getattr(error, "errors", None)):
+        return None
+    try:
+        return "; ".join(f"{'.'.join(map(str, each['loc']))}: {each['type']}" for each in listed(include_input=False))
+    except (TypeError, KeyError):
+        return "[withheld]"
+
+
+def _text(error: BaseException) -> str:
+    try:
+        return str(error)
+    except Exception:  # noqa: BLE001 - an error may fail at saying what it is
+        return ""
 
 
 def _as_text(when: str, level: str, sentence: str, facts: dict[str, Any]) -> str:

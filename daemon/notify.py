@@ -15,7 +15,7 @@ from typing import Any, Final
 
 from daemon.config.model import Config
 from daemon.config.notify import NotifyConfig
-from jobs.errors import MlxdError
+from jobs.errors import LedgerUnavailable, MlxdError
 from jobs.ledger import Ledger
 from jobs.model import Job, Lane, NewJob, Source, State
 from plugins.deliver import DELIVER
@@ -101,12 +101,19 @@ class Notifier:
         self._add = add
 
     def __call__(self, job: Job) -> None:
-        """Tell whoever wants to know that *job* has ended; trouble is logged, the job is what it is."""
+        """Tell whoever wants to know that *job* has ended; trouble is logged, the job is what it is.
+
+        Raises:
+            LedgerUnavailable: not everybody was told; doing it again adds only what is missing.
+
+        """
         config = self._config()
         for entry in config.notify:
             if matches(entry, job):
                 try:
                     self._add(delivery(entry, job, quiet_lane(config)))
+                except LedgerUnavailable:
+                    raise
                 except MlxdError as error:
                     context = {"action": "notify_failed", "notify": entry.name, **job.log_context}
                     log.warning("A job's end cannot be told: %s", error.message, extra=context)

@@ -21,7 +21,7 @@ from daemon.conditions.readers import Readings, platform_reader
 from daemon.config.model import Config
 from daemon.config.reload import report
 from daemon.context import World
-from daemon.dispatcher import Dispatcher
+from daemon.dispatcher import UNBLOCK_AFTER, Dispatcher
 from daemon.events import STATE, Hub
 from daemon.executor import Executor, Policy
 from daemon.folders.desk import FolderDesk, past_jobs
@@ -148,6 +148,7 @@ def build(
         clock=utcnow,
     )
     later.service.keep(later.schedules.desk)
+    later.server = SocketServer(create_app(later.service), listener, before_stop=ground.hub.close)
     return Parts(
         owner=owner,
         hub=ground.hub,
@@ -164,7 +165,7 @@ def build(
         service=later.service,
         watcher=watcher,
         schedules=later.schedules,
-        server=SocketServer(create_app(later.service), listener, before_stop=ground.hub.close),
+        server=later.server,
         port=_port(home, config(), later.service),
     )
 
@@ -259,6 +260,7 @@ def _work(ground: _Ground, later: _Later, *, owner: str) -> _Work:
         clock=utcnow,
         ended=later.ended(aftermath),
         again=later.again,
+        astray=later.astray,
         policy=Policy(max_crashes=config().runner.max_crashes),
         gate=ground.gate,
         during=awake.during,
@@ -270,7 +272,7 @@ def _work(ground: _Ground, later: _Later, *, owner: str) -> _Work:
         queue=queue,
         executor=executor,
         clock=utcnow,
-        arrivals=later.unblock_arrived,
+        arrivals=later.look_around,
         held=ground.gate.held,
     )
     return _Work(
@@ -315,6 +317,7 @@ class _Later:
     dispatcher: Dispatcher
     service: Service
     schedules: Schedules
+    server: SocketServer
 
     def __init__(self, ledger: Ledger, hub: Hub) -> None:
         self._ledger = ledger
@@ -338,15 +341,26 @@ class _Later:
 
     def again(self, job: Job) -> None:
         """Leave a hint for a job that goes on."""
+        self.service.note_blocked(job)
         self.dispatcher.put(job)
+
+    def astray(self) -> None:
+        """Look for a job that the ledger could not be told of."""
+        self.dispatcher.look_soon()
 
     def unblock(self) -> None:
         """Let blocked jobs try again."""
         self.service.unblock()
 
-    def unblock_arrived(self) -> None:
-        """Let those blocked jobs try again whose model has come."""
+    def look_around(self) -> float | None:
+        """Mend what nobody tells of: a socket whose file is gone, jobs whose model or room has come.
+
+        Returns when to look for room again, seconds.
+        """
+        self.server.mend()
+        self.service.socket_problem = self.server.problem
         self.service.unblock_arrived()
+        return UNBLOCK_AFTER if self.service.waits_for_room else None
 
 
 def _task_settings(config: Settings, plugins: PluginManager, task: str) -> Mapping[str, Any]:

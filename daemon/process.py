@@ -61,6 +61,10 @@ def run(
             gc.freeze()
             gc.enable()
             life.wait()
+        except MlxdError as error:
+            if not foreground:  # nobody sees the sentence that the command ends with
+                log.error("mlxd cannot run: %s", error.message, extra={"action": "start_failed"})  # noqa: TRY400
+            raise
         finally:
             logs.release()
     return 0
@@ -108,6 +112,8 @@ class _Life:
             reach("start.settled")
             parts.models.start()
             parts.gate.start(parts.executor, parts.dispatcher.put)
+            # Interrupted jobs have no hint: they get one before the workers take those of the jobs behind them.
+            parts.dispatcher.look()
             parts.queue.start()
             parts.dispatcher.start()
             reach("start.working")

@@ -31,6 +31,7 @@ from jobs.failpoints import reach
 from jobs.ledger import Ledger
 from jobs.model import Job
 from jobs.provenance import UsedModel
+from plugins.inputs import opening
 from plugins.task import Task
 
 log = logging.getLogger(__name__)
@@ -96,7 +97,7 @@ class Records:
         if not (beside or reusing):
             return run()
         context.identify = self._identify
-        inputs = hash_inputs(params, follow=job.placement.input is None, check=context.check)
+        inputs = hash_inputs(params, **opening(job.placement), check=context.check)
         case = _Case(job, params, context, inputs, self._key(job, task, context, inputs))
         known = self._recorded(case) if reusing else None
         result = run() if known is None else known
@@ -187,7 +188,8 @@ class Records:
                     "names": {name: str(path) for name, path in case.context.names().items()},
                     "models": [one.model_dump(mode="json") for one in case.context.used],
                 }
-                self._ledger.record_recipe(case.job.id, case.job.fence, case.key, details)
+                key, job = case.key, case.job
+                case.context.persist(lambda: self._ledger.record_recipe(job.id, job.fence, key, details))
         except (StaleFence, LedgerUnavailable):
             raise
         except (MlxdError, OSError) as error:

@@ -9,8 +9,10 @@ from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import Any, Final, Protocol
 
+from daemon import log as logs
 from daemon.aftermath import PULL
 from daemon.config.model import Config
+from daemon.config.withheld import without_secrets
 from daemon.dispatcher import Dispatcher
 from daemon.events import STATE, Hub
 from daemon.executor import Executor
@@ -34,9 +36,10 @@ from daemon.views import (
     TaskInfo,
     public_job,
 )
-from jobs.errors import LedgerUnavailable, QueueFull, Unavailable
+from jobs.errors import LedgerUnavailable, QueueFull, StorageUnavailable, Unavailable
 from jobs.ledger import Ledger
-from jobs.model import Job, Lane, NewJob, Source, State
+from jobs.model import ErrorInfo, Job, Lane, NewJob, Source, State
+from jobs.room import Room
 from plugins.manager import PluginManager
 
 #: Blocked jobs that are looked at for what has arrived.
@@ -100,6 +103,10 @@ class Service:
         self._schedules: ScheduleDesk | None = None
         self._started = time.monotonic()
         self._draining = False
+        #: Why nobody finds the socket, as of the last look.
+        self.socket_problem: str | None = None
+        #: Why jobs wait for a place for their results, as of the last look.
+        self.room_problem: str | None = None
         #: What is wrong with the configuration, while the daemon serves without it.
         self.config_problem: str | None = None
         #: Why the TCP port is not open, if it was asked for and is not.
@@ -228,10 +235,23 @@ class Service:
         return len(jobs)
 
     def unblock_arrived(self) -> int:
-        """Let jobs go on whose model somebody else has put on this machine meanwhile; return how many."""
-        blocked = self._ledger.find(states=(State.BLOCKED,), limit=_MOST_BLOCKED)
-        here = [job.id for job in blocked if job.error is not None and arrived(job.error.facts)]
+        """Let jobs go on whose model came to this machine meanwhile, or whose results have room; return how many."""
+        blocked = self._ledger.find(states=(State.BLOCKED,), limit=_MOST_BLOCKED, newest_first=False)
+        room = Room()
+        here = [job.id for job in blocked if job.error is not None and _came(job.error, room)]
+        cramped = [job for job in blocked if job.id not in here and _cramped(job)]
+        self.room_problem = cramped[0].error.message if cramped and cramped[0].error else None
         return self.unblock(here) if here else 0
+
+    def note_blocked(self, job: Job) -> None:
+        """Tell at once, not at the next look, that results have no place."""
+        if job.state is State.BLOCKED and job.error is not None and _cramped(job):
+            self.room_problem = job.error.message
+
+    @property
+    def waits_for_room(self) -> bool:
+        """Whether jobs were blocked, at the last look, for want of a place to write to."""
+        return self.room_problem is not None
 
     def models(self) -> list[ModelStatus]:
         """Return the models that are configured or resident."""
@@ -286,7 +306,7 @@ class Service:
     def health(self) -> Health:
         """Return the daemon at a glance; answers also while the ledger does not."""
         problems = [self.config_problem, self.port_problem, self._dispatcher.problem, self._ledger.problem]
-        problems += self._folder_problems()
+        problems += [logs.problem(), self.socket_problem, self.room_problem, *self._folder_problems()]
         problems += [
             f"plugin {one.name}: {one.problem}" for one in self._plugins.status() if one.problem and one.enabled
         ]
@@ -333,8 +353,8 @@ class Service:
         return report
 
     def config(self) -> dict[str, Any]:
-        """Return the configuration in force."""
-        return self._config().model_dump(mode="json")
+        """Return the configuration in force, without its secrets."""
+        return without_secrets(self._config().model_dump(mode="json"))
 
     def shutdown(self) -> None:
         """Begin to drain and stop; return at once."""
@@ -346,3 +366,14 @@ class Service:
 
     def _folder_problems(self) -> list[str]:
         return [f"folder {folder.path}: {folder.problem}" for folder in self.folders() if folder.problem]
+
+
+def _cramped(job: Job) -> bool:
+    return job.error is not None and job.error.type == StorageUnavailable.slug
+
+
+def _came(error: ErrorInfo, room: Room) -> bool:
+    """Tell whether what a job is blocked by is here by now."""
+    if error.type != StorageUnavailable.slug:
+        return arrived(error.facts)
+    return room.take(Path(str(error.facts["folder"])), int(error.facts.get("needs") or 0))

@@ -14,6 +14,7 @@
     ├── QueueFull                  too many jobs are waiting; try again later
     ├── LedgerUnavailable          the ledger cannot be written (full disk, failed fsync): nothing was accepted
     ├── OutputError                a result file could not be written
+    │   └── StorageUnavailable     for now (full, read-only, not permitted): the job is blocked, not failed
     ├── Unavailable                something the job needs is not here: the job is blocked, not failed
     │   ├── UnknownTask            no loaded plugin offers this task
     │   ├── UnknownRuntime         no loaded plugin offers this runtime
@@ -126,6 +127,12 @@ class OutputError(MlxdError):
     slug = "output-error"
 
 
+class StorageUnavailable(OutputError):
+    """The place of the results cannot be written to for now."""
+
+    slug = "storage-unavailable"
+
+
 class Unavailable(MlxdError):
     """Something this job needs is not here."""
 
@@ -180,6 +187,16 @@ class RunnerDied(MlxdError):
 
     slug = "runner-died"
     retryable = True
+
+    @property
+    def innocent(self) -> bool:
+        """Whether the request never reached the runner: what was there before has ended it."""
+        return self.facts.get("jobs") == 0
+
+    @property
+    def shared(self) -> bool:
+        """Whether other jobs had requests on the runner, so that nobody can tell whose ended it."""
+        return int(self.facts.get("jobs", 1)) > 1
 
 
 class Interrupted(MlxdError):

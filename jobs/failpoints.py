@@ -46,7 +46,6 @@ VERBS: Final[Mapping[str, str]] = {
     "desk": "a folder is paused or resumed, a job taken back",
     "schedule": "a schedule added, changed, removed or run by hand",
     "fire": "a schedule's time became a job, together with its next time",
-    "probe": "nothing: whether the disk takes writes again",
     "migrate": "one step of the ledger's layout",
 }
 

@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
-from jobs.errors import OutputError
+from jobs.errors import OutputError, StorageUnavailable
 from jobs.failpoints import reach
 
 #: macOS: `fsync` reaches the drive, only this reaches the disk. Not there on other systems.
@@ -23,6 +23,8 @@ _FULLFSYNC: Final[int | None] = getattr(fcntl, "F_FULLFSYNC", None)
 
 #: How a file system says that it knows no hard links (exFAT, some network shares).
 _NO_LINKS: Final = frozenset({errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK})
+
+_FOLDER: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 
 _ADVICE: Final = {
     errno.ENOSPC: "the disk is full. Free some space and try again",
@@ -37,11 +39,71 @@ _ADVICE: Final = {
 }
 
 
-def explain(error: OSError, path: Path) -> OutputError:
-    """Return *error* as something a person can act on."""
+#: What somebody can mend while the job waits. All else is wrong with the request, or with the disk.
+_PASSING: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM})
+
+
+def explain(error: OSError, path: Path, *, folder: Path | None = None, needs: int = 0) -> OutputError:
+    """Return *error* as something a person can act on: *needs* bytes had no place in *folder* (default: *path*'s)."""
     advice = _ADVICE.get(error.errno or 0, f"{error.strerror or error}")
     code = errno.errorcode.get(error.errno or 0, "")
-    return OutputError(f"{path} could not be written: {advice}.", path=str(path), errno=code)
+    kind = StorageUnavailable if error.errno in _PASSING else OutputError
+    facts = {"path": str(path), "errno": code, "folder": str(folder or path.parent), "needs": needs}
+    return kind(f"{path} could not be written: {advice}.", **facts)
+
+
+def make_folder(path: Path, *, mode: int = 0o777) -> None:
+    """Make the folder *path* (with *mode*) and those above it that are missing, each synced into the one it is in.
+
+    Without that a power cut may take a new folder with every synced file in it.
+    """
+    missing = []
+    while not path.is_dir():
+        missing.append(path)
+        path = path.parent
+    for folder in reversed(missing):
+        folder.mkdir(mode if folder is missing[0] else 0o777, exist_ok=True)
+        # One that we may not read we may not sync either.
+        with contextlib.suppress(PermissionError):
+            above = os.open(folder.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+            try:
+                Files().sync(above)
+            finally:
+                os.close(above)
+
+
+def open_parent(path: Path, root: Path | None = None) -> int:
+    """Open the folder that *path* lies in and return its descriptor.
+
+    Below *root*, which may be a link itself, no link is followed; if *path* does not lie there, or there is no *root*,
+    links are followed as usual.
+    """
+    if root is None or root not in path.parents:
+        return os.open(path.parent, _FOLDER)
+    folder = os.open(root, _FOLDER)
+    for part in path.relative_to(root).parts[:-1]:
+        try:
+            inner = os.open(part, _FOLDER | os.O_NOFOLLOW, dir_fd=folder)
+        finally:
+            os.close(folder)
+        folder = inner
+    return folder
+
+
+def open_target(path: Path, root: Path | None = None) -> int:
+    """Open the folder that *path* is to lie in, made if missing; below *root* no link is followed."""
+    if root is None or root not in path.parents:
+        return Files().open_folder(path.parent, [])
+    return Files().open_folder(root, path.relative_to(root).parts[:-1])
+
+
+def open_below(path: Path, flags: int, *, root: Path | None) -> int:
+    """Open the file *path* and return its descriptor; links are followed as `open_parent` says, *path* is none."""
+    folder = open_parent(path, root)
+    try:
+        return os.open(path.name, flags | os.O_NOFOLLOW, dir_fd=folder)
+    finally:
+        os.close(folder)
 
 
 class Files:
@@ -49,7 +111,7 @@ class Files:
 
     def open_folder(self, root: Path, parts: Sequence[str]) -> int:
         """Open *root* (made if missing, may be a link) and in it the folders *parts* (made if missing, never links)."""
-        root.mkdir(parents=True, exist_ok=True)
+        make_folder(root)
         folder = os.open(root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         for part in parts:
             try:

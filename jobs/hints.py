@@ -19,6 +19,8 @@ log = logging.getLogger(__name__)
 
 #: Bytes; a longer message is not one of ours.
 _LONGEST: Final = 1024
+#: A higher number was never given by us, and the next one may be more than SQLite's 64 bits hold.
+_HIGHEST: Final = 2**62
 
 _LAYOUT: Final = "CREATE TABLE IF NOT EXISTS hints (id INTEGER PRIMARY KEY, lane TEXT, priority INTEGER, data BLOB)"
 _INSERT: Final = "INSERT INTO hints (id, lane, priority, data) VALUES (?, ?, ?, ?)"
@@ -92,7 +94,9 @@ class HintFile:
             for suffix in ("", "-wal", "-shm", "-journal"):
                 Path(f"{self._path}{suffix}").unlink(missing_ok=True)
             self._connection = _open(self._path)
+            self._connection.execute("BEGIN")
             self._connection.executemany(_INSERT, [(number, *hint) for number, hint in self._rows.items()])
+            self._connection.execute("COMMIT")
         except (sqlite3.Error, OSError) as error:
             self._drop()
             self._complain(error)
@@ -121,6 +125,9 @@ def _open(path: Path) -> sqlite3.Connection:
     # No patience with a foreign lock: workers wait behind this, and a new file is made in no time.
     connection = sqlite3.connect(path, timeout=0, isolation_level=None, check_same_thread=False)
     try:
+        # Nobody else has business here. It also does without the shared memory that WAL otherwise has: a file mapped
+        # into this process, and whoever truncated it would end the daemon with a bus error.
+        connection.execute("PRAGMA locking_mode = EXCLUSIVE")
         connection.execute("PRAGMA journal_mode = WAL")
         # No sync at all: a write costs microseconds, and a power cut costs hints, which the ledger replaces.
         connection.execute("PRAGMA synchronous = OFF")
@@ -138,6 +145,7 @@ def _open(path: Path) -> sqlite3.Connection:
 def _read(connection: sqlite3.Connection) -> dict[int, Hint]:
     """Return the usable rows and delete the others: somebody wrote them who is not us."""
     wanted = "typeof(lane) = 'text' AND typeof(priority) = 'integer' AND typeof(data) = 'blob' AND length(data) <= ?"
-    connection.execute(f"DELETE FROM hints WHERE id < 1 OR NOT ({wanted})", (_LONGEST,))  # noqa: S608 - our own words
+    strange = f"id NOT BETWEEN 1 AND ? OR NOT ({wanted})"
+    connection.execute(f"DELETE FROM hints WHERE {strange}", (_HIGHEST, _LONGEST))  # noqa: S608 - our own words
     rows = connection.execute("SELECT id, lane, priority, data FROM hints ORDER BY id")
     return {number: Hint(lane, priority, data) for number, lane, priority, data in rows}

@@ -10,11 +10,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import AbstractContextManager
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
-from sqlalchemy import Connection, case, func, insert, select, update
+from sqlalchemy import ColumnElement, Connection, case, func, insert, select, update
 
 from jobs import database, moves
 from jobs.model import TRANSITIONS, ErrorInfo, Job, Lane, NewJob, OutputFile, Progress, State, new_job_id
@@ -35,6 +35,23 @@ from jobs.statements import (
 
 _CLAIMABLE: Final = tuple(state.value for state, following in TRANSITIONS.items() if State.RUNNING in following)
 _LANE_ORDER: Final = {lane.value: rank for rank, lane in enumerate(Lane)}
+_LANES: Final = {lane.value: lane for lane in Lane}
+#: Most urgent first.
+_URGENCY: Final = (case(_LANE_ORDER, value=jobs.c.lane), jobs.c.priority.desc(), jobs.c.seq)
+
+#: No retry is put off for longer. One that lies further ahead was written down before the clock was set back, and is
+#: due: a person's own ``not_before`` is a time on the wall, which has to come; a retry is an amount of waiting.
+RETRY_WITHIN: Final = timedelta(minutes=10)
+
+
+class Ready(NamedTuple):
+    """What it takes to leave a hint for a job."""
+
+    id: str
+    lane: Lane
+    priority: int
+    #: Whether it has been claimed before: it was interrupted, or is tried again.
+    begun: bool
 
 
 def utcnow() -> datetime:
@@ -68,6 +85,14 @@ class Ledger:
     def problem(self) -> str | None:
         """Return why the last write failed, None if it did not."""
         return self._db.problem
+
+    def probe(self) -> bool:
+        """Find out whether `problem` has passed, by a write that changes nothing; return whether all is well."""
+        return self._db.probe()
+
+    def on_problem(self, tell: Callable[[], None]) -> None:
+        """Call *tell* when `problem` comes up, on the thread whose write failed; it must return at once."""
+        self._db.on_problem = tell
 
     # Taking jobs in.
 
@@ -171,16 +196,23 @@ class Ledger:
 
     def ready(self, limit: int = 1000, *, lanes: Collection[Lane] = tuple(Lane)) -> list[Job]:
         """Return the queued jobs that may start now, most urgent first: by lane, priority, order of acceptance."""
-        due = jobs.c.not_before.is_(None) | (jobs.c.not_before <= self._clock())
-        order = case(_LANE_ORDER, value=jobs.c.lane), jobs.c.priority.desc(), jobs.c.seq
-        query = select_jobs().where(jobs.c.state == State.QUEUED.value, due).order_by(*order).limit(limit)
-        query = query.where(jobs.c.lane.in_([lane.value for lane in lanes]))
+        query = select_jobs().where(*self._startable(lanes)).order_by(*_URGENCY).limit(limit)
         with self._db.read() as connection:
             return [to_job(row) for row in connection.execute(query).mappings()]
 
+    def ready_ids(self, *, lanes: Collection[Lane] = tuple(Lane)) -> list[Ready]:
+        """Return all the jobs that `ready` means, but only what a hint takes: twenty thousand cost a moment."""
+        wanted = jobs.c.id, jobs.c.lane, jobs.c.priority, jobs.c.fence
+        query = select(*wanted).where(*self._startable(lanes)).order_by(*_URGENCY)
+        with self._db.read() as connection:
+            return [
+                Ready(job_id, _LANES[lane], priority, fence > 0)
+                for job_id, lane, priority, fence in connection.execute(query)
+            ]
+
     def next_due(self) -> datetime | None:
         """Return when the next delayed job may start, or None if none is waiting for its time."""
-        later = jobs.c.state == State.QUEUED.value, jobs.c.not_before > self._clock()
+        later = jobs.c.state == State.QUEUED.value, ~_due(self._clock())
         with self._db.read() as connection:
             due: datetime | None = connection.execute(select(func.min(jobs.c.not_before)).where(*later)).scalar_one()
         return due
@@ -193,7 +225,7 @@ class Ledger:
         taken = (
             update(jobs)
             .where(jobs.c.id == printable(job_id), jobs.c.state.in_(_CLAIMABLE))
-            .where(jobs.c.not_before.is_(None) | (jobs.c.not_before <= now))
+            .where(_due(now))
             .values(state=State.RUNNING.value, attempts=jobs.c.attempts + 1, fence=jobs.c.fence + 1, owner=owner)
             .values(started_at=now, not_before=None, error=None)
             .returning(jobs.c.seq)
@@ -270,17 +302,23 @@ class Ledger:
     ) -> Job:
         """Record a failure: queued again for *retry_at* while the error budget lasts, otherwise failed.
 
-        *outputs* are the files that are there all the same.
+        *outputs* are the files that are there all the same. A later time than `RETRY_WITHIN` from now is cut to that.
         """
         now = self._clock()
+        retry_at = None if retry_at is None else min(retry_at, now + RETRY_WITHIN)
         return self._end(
             "fail", job_id, fence, lambda job: moves.failed(job, error, outputs, retry_at=retry_at, now=now)
         )
 
-    def crash(self, job_id: str, fence: int, error: ErrorInfo, *, limit: int = 3) -> Job:
-        """Record that the runner died under the job: queued again, or quarantined at the *limit*-th time."""
+    def crash(self, job_id: str, fence: int, error: ErrorInfo, *, limit: int = 3, shared: bool = False) -> Job:
+        """Record that the runner died under the job: queued again, or quarantined at the *limit*-th time.
+
+        A death that was *shared* with other jobs is counted, but never the last straw.
+        """
         now = self._clock()
-        return self._end("crash", job_id, fence, lambda job: moves.crashed(job, error, limit=limit, now=now))
+        return self._end(
+            "crash", job_id, fence, lambda job: moves.crashed(job, error, limit=limit, shared=shared, now=now)
+        )
 
     def release(self, job_id: str, fence: int) -> Job:
         """Put the running job back, the attempt given back: the daemon is draining."""
@@ -346,3 +384,13 @@ class Ledger:
             job_id = self._new_id()
             if connection.execute(select(jobs.c.seq).where(jobs.c.id == job_id)).first() is None:
                 return job_id
+
+    def _startable(self, lanes: Collection[Lane]) -> tuple[ColumnElement[bool], ...]:
+        queued = jobs.c.state == State.QUEUED.value
+        return queued, jobs.c.lane.in_([lane.value for lane in lanes]), _due(self._clock())
+
+
+def _due(now: datetime) -> ColumnElement[bool]:
+    """Return what holds for a job whose time has come."""
+    put_off = (jobs.c.failures > 0) & (jobs.c.not_before > now + RETRY_WITHIN)
+    return jobs.c.not_before.is_(None) | (jobs.c.not_before <= now) | put_off

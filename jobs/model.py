@@ -126,6 +126,9 @@ class Placement(Frozen):
     input: Path | None = None
     #: What becomes of that input on success.
     after: After = After.LEAVE
+    #: The watched folder. Below it no link is followed to read the input, to put it away or to write outputs: who may
+    #: put files there could swap a folder for a link at any moment.
+    root: Path | None = None
 
 
 class OutputFile(Frozen):

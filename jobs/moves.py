@@ -33,10 +33,22 @@ def failed(
     return _waiting(job, State.QUEUED, now) | changes | {"not_before": retry_at}
 
 
-def crashed(job: Job, error: ErrorInfo, *, limit: int, now: datetime) -> Changes:
-    """Return another try while the crash budget lasts, otherwise quarantine."""
-    state = State.QUARANTINED if job.crashes + 1 >= limit else State.QUEUED
-    return _waiting(job, state, now) | {"crashes": job.crashes + 1, "error": _error(error)}
+def crashed(job: Job, error: ErrorInfo, *, limit: int, shared: bool = False, now: datetime) -> Changes:
+    """Return another try while the crash budget lasts, otherwise quarantine.
+
+    A death *shared* with other jobs makes a suspect, which runs alone from then on; it convicts nobody.
+    """
+    crashes = job.crashes + 1
+    if shared or crashes < limit:
+        return _waiting(job, State.QUEUED, now) | {"crashes": crashes, "error": _error(error)}
+    return _waiting(job, State.QUARANTINED, now) | {"crashes": crashes, "error": _error(_verdict(job, error, crashes))}
+
+
+def _verdict(job: Job, error: ErrorInfo, crashes: int) -> ErrorInfo:
+    """Return why the job is put aside, and how it is released."""
+    count = f"{crashes} times" if crashes > 1 else "once"
+    said = f"{error.message} This job has ended its runner {count} and is put aside; `mlxd retry {job.id}` releases it."
+    return error.model_copy(update={"message": said})
 
 
 def released(job: Job, *, now: datetime) -> Changes:

@@ -43,7 +43,8 @@ class OutputWriter:
     """Writes the files of one attempt of the job *job_id* into *directory*.
 
     *intend* makes a file's coming durable (`Ledger.intend`). *mine* is what earlier attempts wrote or meant to write:
-    path -> the SHA-256 of every content it may have (`Ledger.intended`).
+    path -> the SHA-256 of every content it may have (`Ledger.intended`). Below *root*, if *directory* lies there, no
+    link is followed.
     """
 
     def __init__(
@@ -53,9 +54,12 @@ class OutputWriter:
         job_id: str,
         intend: Callable[[OutputFile], None],
         mine: Mapping[Path, Collection[str]],
+        root: Path | None = None,
         files: Files | None = None,
     ) -> None:
         self._directory = directory.absolute()
+        inside = root is not None and (root == self._directory or root in self._directory.parents)
+        self._root = root if root is not None and inside else self._directory
         self._ending = f".{job_id}.mlxd-tmp"
         self._intend = intend
         self._mine = {path: set(contents) for path, contents in mine.items()}
@@ -114,7 +118,7 @@ class OutputWriter:
                 with self._folder(folders) as folder:
                     output = self._write(wanted, content, folder)
             except OSError as error:
-                raise explain(error, wanted) from error
+                raise explain(error, wanted, needs=len(content)) from error
             self._places[wanted], self._tenants[output.path] = output.path, wanted
             self._written[output.path] = output
             return output
@@ -133,7 +137,8 @@ class OutputWriter:
 
     @contextlib.contextmanager
     def _folder(self, parts: list[str]) -> Iterator[int]:
-        folder = self._files.open_folder(self._directory, parts)
+        below = self._directory.relative_to(self._root).parts
+        folder = self._files.open_folder(self._root, [*below, *parts])
         try:
             yield folder
         finally:

@@ -39,7 +39,7 @@ class HintSerializer(Serializer):  # type: ignore[misc]  # huey has no types
 
     def _serialize(self, data: Message) -> bytes:
         (job_id,) = data.args
-        return json.dumps({"name": data.name, "job_id": job_id, "v": _VERSION}, separators=(",", ":")).encode()
+        return _encoded(data.name, job_id)
 
     def _deserialize(self, data: bytes) -> Message:
         hint = json.loads(data)
@@ -87,13 +87,20 @@ class JobQueue:
     What *execute* raises is logged; saying what became of the job is its own business.
     """
 
-    def __init__(self, path: Path, execute: Callable[[str], None], *, workers: Mapping[Lane, int]) -> None:
+    def __init__(
+        self,
+        path: Path,
+        execute: Callable[[str], None],
+        *,
+        workers: Mapping[Lane, int],
+        storage: type[LaneStorage] = LaneStorage,
+    ) -> None:
         self._file = HintFile(path)
         self._lanes: dict[Lane, tuple[LaneHuey, Callable[..., Any], LaneConsumer]] = {}
         run_job = _guarded(execute)
         for lane in Lane:
             huey = LaneHuey(
-                lane.value, results=False, serializer=HintSerializer(), storage_class=LaneStorage, file=self._file
+                lane.value, results=False, serializer=HintSerializer(), storage_class=storage, file=self._file
             )
             task = huey.task()(run_job)
             self._lanes[lane] = huey, task.s, LaneConsumer(huey, workers=workers.get(lane, 0), periodic=False)
@@ -127,14 +134,19 @@ class JobQueue:
         self._file.close()
         return not any(thread.is_alive() for thread in threads)
 
-    def clear(self) -> None:
-        """Forget every waiting hint."""
-        for huey, _, _ in self._lanes.values():
-            huey.storage.flush_queue()
+    def hinted(self, job_id: str, *, lane: Lane) -> bool:
+        """Return whether a hint for *job_id* waits in *lane*."""
+        huey, _, _ = self._lanes[lane]
+        waits: bool = huey.storage.holds(_encoded(TASK_NAME, job_id))
+        return waits
 
     def waiting(self) -> int:
         """Return how many hints wait, over all lanes."""
         return sum(huey.storage.queue_size() for huey, _, _ in self._lanes.values())
+
+
+def _encoded(name: str, job_id: str) -> bytes:
+    return json.dumps({"name": name, "job_id": job_id, "v": _VERSION}, separators=(",", ":")).encode()
 
 
 def _guarded(execute: Callable[[str], None]) -> Callable[[str], None]:

@@ -347,14 +347,7 @@ def upgrade(connection: Connection, path: Path, steps: tuple[tuple[str, ...], ..
 
     """
     version = _pragma(connection, "user_version")
-    if version > len(steps):
-        raise LedgerUnavailable(
-            f"A newer mlxd wrote the ledger {path} (version {version}; this one knows up to {len(steps)}). "
-            "Install that mlxd again, or move the file away to start afresh.",
-            path=str(path),
-            found=version,
-            known=len(steps),
-        )
+    require_known(version, path, known=len(steps))
     if _is_foreign(connection, version):
         raise LedgerUnavailable(
             f"{path} is a database, but not a ledger of mlxd. Move it away, or choose another home.", path=str(path)
@@ -366,6 +359,18 @@ def upgrade(connection: Connection, path: Path, steps: tuple[tuple[str, ...], ..
         reach("migration.statement")
     connection.exec_driver_sql(f"PRAGMA user_version = {version + 1}")
     return True
+
+
+def require_known(version: int, path: Path, *, known: int = len(MIGRATIONS)) -> None:
+    """Raise `LedgerUnavailable` if the ledger *path* is of a later *version* than this program knows."""
+    if version > known:
+        raise LedgerUnavailable(
+            f"A newer mlxd wrote the ledger {path} (version {version}; this one knows up to {known}). "
+            "Install that mlxd again, or move the file away to start afresh.",
+            path=str(path),
+            found=version,
+            known=known,
+        )
 
 
 def _is_foreign(connection: Connection, version: int) -> bool:

@@ -25,47 +25,64 @@ class LaneStorage(BaseStorage):  # type: ignore[misc]  # huey has no types
         self._file = file
         self._changed = threading.Condition()
         self._closed = False
-        # Higher priority first, then order of arrival.
-        self._heap = [(-hint.priority, n, hint.data) for n, hint in file.rows().items() if hint.lane == name]
-        heapq.heapify(self._heap)
-        self._waiting = {data for _, _, data in self._heap}
+        #: Higher priority first, then order of arrival. What `_waiting` does not know (any more) is passed over.
+        self._heap: list[tuple[int, int, bytes]] = []
+        #: Each message that waits: its place in the heap.
+        self._waiting: dict[bytes, tuple[int, int]] = {}
+        for number, hint in file.rows().items():
+            if hint.lane == name:
+                self._place(hint, number)
 
     def enqueue(self, data: bytes, priority: float | None = None) -> None:
-        """Add *data*, unless the same message waits already: the ledger is asked for lost hints again and again."""
+        """Add *data*, unless the same message waits already: the ledger is asked for lost hints again and again.
+
+        With a higher *priority* than the one that waits it takes its place.
+        """
+        hint = Hint(self.name, int(priority or 0), data)
         with self._changed:
-            if data in self._waiting:
+            if data in self._waiting and self._waiting[data][0] <= -hint.priority:
                 return
-            self._waiting.add(data)
-            rank = int(priority or 0)
-            number = self._file.add(Hint(self.name, rank, data))
-            heapq.heappush(self._heap, (-rank, number, data))
+            self._place(hint, self._file.add(hint))
             reach("hint.put")
             self._changed.notify()
+
+    def _place(self, hint: Hint, number: int) -> None:
+        place = (-hint.priority, number)
+        if hint.data in self._waiting:
+            worse = max(place, self._waiting[hint.data])
+            self._file.remove(worse[1])
+            place = min(place, self._waiting[hint.data])
+        self._waiting[hint.data] = place
+        heapq.heappush(self._heap, (*place, hint.data))
 
     def dequeue(self) -> bytes | None:
         """Wait for a message and return it, or None once the storage is closed."""
         with self._changed:
-            self._changed.wait_for(lambda: self._heap or self._closed)
+            self._changed.wait_for(lambda: self._waiting or self._closed)
             if self._closed:
                 return None
-            _, number, data = heapq.heappop(self._heap)
-            self._waiting.discard(data)
+            number, data = self._first()
             self._file.remove(number)
             reach("hint.taken")
             return data
 
+    def _first(self) -> tuple[int, bytes]:
+        """Take the most urgent message that waits out of memory, and return it with its number."""
+        while True:
+            rank, number, data = heapq.heappop(self._heap)
+            if self._waiting.get(data) == (rank, number):
+                del self._waiting[data]
+                return number, data
+
+    def holds(self, data: bytes) -> bool:
+        """Return whether the message *data* waits."""
+        with self._changed:
+            return data in self._waiting
+
     def queue_size(self) -> int:
         """Return how many messages wait."""
         with self._changed:
-            return len(self._heap)
-
-    def flush_queue(self) -> None:
-        """Forget every message."""
-        with self._changed:
-            for _, number, _ in self._heap:
-                self._file.remove(number)
-            self._heap.clear()
-            self._waiting.clear()
+            return len(self._waiting)
 
     def close(self) -> None:
         """Send the workers home; messages stay where they are."""

@@ -9,6 +9,8 @@ from contextlib import closing
 from pathlib import Path
 from typing import IO, Any, Final
 
+from jobs.files import open_below
+
 #: Samples a second of what comes out.
 RATE: Final = 16_000
 
@@ -28,8 +30,8 @@ _PATIENCE: Final = 50
 class Sound:
     """The first sound track of a file. Use it once: iterate `pieces`, then read `notes`."""
 
-    def __init__(self, path: Path) -> None:
-        """Open *path*.
+    def __init__(self, path: Path, *, below: Path | None = None) -> None:
+        """Open *path*, below the folder *below* without following links.
 
         Raises:
             ValueError: it is missing, empty, not a regular file, or has no sound that can be decoded; says which.
@@ -38,7 +40,7 @@ class Sound:
         import av
 
         self._path = path
-        self._file = _open(path)
+        self._file = _open(path, below)
         try:
             self._container: Any = av.open(self._file, **_lenient(av.__version__))
         except (av.FFmpegError, OSError, ValueError) as error:
@@ -135,10 +137,11 @@ def _lenient(version: str) -> dict[str, Any]:
     return {"metadata_errors": "ignore"} if int(version.partition(".")[0]) < 19 else {}  # noqa: PLR2004 - see above
 
 
-def _open(path: Path) -> IO[bytes]:
+def _open(path: Path, below: Path | None = None) -> IO[bytes]:
     """Open *path* if it is a regular file with something in it; a named pipe must not make us wait."""
     try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        flags = os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC
+        descriptor = os.open(path, flags) if below is None else open_below(path, flags, root=below)
     except OSError as error:
         raise ValueError(f"{path.name} cannot be opened: {error.strerror}.") from error
     found = os.fstat(descriptor)

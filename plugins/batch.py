@@ -4,7 +4,10 @@
 2. Whatever is finished is on disk and in the checkpoint: the next attempt does the rest only.
 3. An item that fails is asked again *retries* times, then stands in the manifest with its reason; the job fails when
    every item did (or with *on_error*).
-4. Results appear as they are made: each item's own file whole, at once, with an event ``item`` for whoever follows.
+4. When the runner dies, every item in flight may have killed it. They come last and each alone on the model; the one
+   that kills its runner a third time fails, the others are done. When nothing but deaths comes of it, the model is to
+   blame, and the job goes by the daemon's rules.
+5. Results appear as they are made: each item's own file whole, at once, with an event ``item`` for whoever follows.
    ``results.jsonl`` and the manifest come at the end, because a file that grows is never whole.
 """
 
@@ -21,7 +24,7 @@ from typing import Any, Final
 
 from pydantic import BaseModel
 
-from jobs.errors import InvalidInput, InvalidRequest, MlxdError, RequestFailed
+from jobs.errors import InvalidInput, InvalidRequest, MlxdError, RequestFailed, RunnerDied
 from jobs.names import numbered
 from plugins.batch_items import chosen_items
 from plugins.batch_params import Line, Params, line_of
@@ -29,12 +32,16 @@ from plugins.batch_record import Finished, Record, manifest, results_lines
 from plugins.generate import TEXT
 from plugins.generation import Message, Reply, Sampling, chat, read_reply
 from plugins.hookspecs import hookimpl
-from plugins.inputs import read_text
+from plugins.inputs import opening, read_text
 from plugins.items import Item
 from plugins.task import Call, ModelHandle, Task, TaskContext
 
 #: What spoils one item and not the batch.
 _ITEM_ERRORS: Final = (InvalidRequest, RequestFailed)
+#: Runner deaths after which an item has failed; from the first one on it is asked alone.
+_DEADLY: Final = 3
+#: So many items in a row that failed like this, with none answered in between, are the model's doing.
+_HOPELESS: Final = 3
 #: Up to so many finished items each one is checkpointed; beyond, once a second, or writing would grow with the square.
 _SMALL: Final = 500
 
@@ -51,7 +58,7 @@ class Batch:
 
     def run(self, ctx: TaskContext, params: Params) -> dict[str, Any]:
         """Do every item that is not done yet, write the manifest and return the counts."""
-        items = chosen_items(params, follow=ctx.job.placement.input is None)
+        items = chosen_items(params, **opening(ctx.job.placement))
         run = _Run(ctx, params, items, clock=self._clock)
         run.finish_open_items()
         return run.conclude()
@@ -73,17 +80,17 @@ class _Run:
         self._started = clock()
         self._saved_at = float("-inf")
         self._tokens = 0
+        self._killers = 0
 
     def finish_open_items(self) -> None:
         """Generate for every item that is not finished, as they come, *concurrency* at a time."""
-        todo = self._within_limit([item for item in self._items if not self._settled(item)])
+        todo = deque(self._within_limit([item for item in self._items if not self._settled(item)]))
         self._tell()
-        if not todo:
-            return
         try:
-            with self._ctx.models(self._params.model, runtime="lm") as model:
-                self._record.model = self._params.model or model.info.get("ref")
-                self._flow(model, deque(todo))
+            while todo:
+                with self._ctx.models(self._params.model, runtime="lm") as model:
+                    self._record.model = self._params.model or model.info.get("ref")
+                    self._flow(model, todo)
         except MlxdError:
             # A stale fence refuses this, and then there is nothing to save: the job is somebody else's.
             with suppress(MlxdError):
@@ -103,6 +110,9 @@ class _Run:
             return True
         if item.problem is not None:
             self._fail(item, InvalidInput(item.problem))
+            return True
+        if self._record.deaths.get(item.key, 0) >= _DEADLY:
+            self._fail(item, _deadly(self._record.deaths[item.key]))
             return True
         if self._params.only_new and item.file is not None and self._up_to_date(item, item.file):
             self._record.skipped.add(item.key)
@@ -134,18 +144,21 @@ class _Run:
         return False
 
     def _flow(self, model: ModelHandle, todo: deque[Item]) -> None:
+        """Do *todo* until nothing is left, or until the runner has died: what it left undone is in *todo* again."""
+        self._ending, alive = False, True
         pool = ThreadPoolExecutor(self._params.concurrency, thread_name_prefix="mlxd-batch")
         flying: dict[Future[tuple[Reply, dict[str, Any]]], Item] = {}
         try:
             while True:
                 self._ctx.check()
-                while todo and len(flying) < self._params.concurrency:
+                while alive and todo and len(flying) < self._params.concurrency:
                     item = todo.popleft()
                     flying[pool.submit(self._answer, model, item)] = item
                 if not flying:
                     return
                 for future in wait(flying, return_when=FIRST_COMPLETED).done:
                     item = flying.pop(future)
+                    alive = alive and not isinstance(future.exception(), RunnerDied)
                     if not self._land(item, future):
                         todo.append(item)
         finally:
@@ -169,7 +182,8 @@ class _Run:
         params, asked = self._asked(item)
         schema = self._schema if params.json_schema == self._params.json_schema else params.schema_for_request()
         request = params.request(asked, schema=schema, stream=False)
-        call = model.submit({**request, "raw": True} if isinstance(params, Line) and params.raw else request)
+        request |= {"raw": True} if isinstance(params, Line) and params.raw else {}
+        call = model.submit(request, alone=item.key in self._record.deaths)
         self._calls[item.key] = call
         if self._ending:  # it came too late for the round of cancelling in `_flow`
             call.cancel()
@@ -194,6 +208,9 @@ class _Run:
         """Take what came of an item; False if it is to be asked again."""
         try:
             reply, done = future.result()
+        except RunnerDied as error:
+            if not self._died(item, error):
+                return False
         except _ITEM_ERRORS as error:
             asked = self._record.attempts.get(item.key, 1)
             if asked <= self._params.retries and _may_help(error, self._params):
@@ -206,9 +223,25 @@ class _Run:
         self._tell()
         return True
 
+    def _died(self, item: Item, error: RunnerDied) -> bool:
+        """Take down that the runner died under *item*, unless it never got there; False if it is to be asked again."""
+        if error.innocent:
+            return False
+        deaths = self._record.deaths[item.key] = self._record.deaths.get(item.key, 0) + 1
+        self._save(now=True)
+        if deaths < _DEADLY or error.facts.get("requests", 1) > 1:
+            return False
+        self._killers += 1
+        if self._killers >= _HOPELESS:
+            raise error
+        self._record.attempts[item.key] = deaths
+        self._fail(item, _deadly(deaths, error))
+        return True
+
     def _take(self, item: Item, reply: Reply, done: dict[str, Any]) -> None:
         written = self._ctx.output(f"{self._folder(item)}{item.output}{reply.suffix}", reply.body)
         self._tokens += int(done.get("completion_tokens") or 0)
+        self._killers = 0
         self._record.done[item.key] = Finished.of(_relative(written.path, self._ctx.directory), done)
         self._ctx.emit("item", self._record.entry(item))
 
@@ -257,6 +290,11 @@ def _may_help(error: MlxdError, params: Params) -> bool:
     """Tell whether asking again may help: a model that draws nothing gives the same unusable answer again."""
     unusable = "text" in error.facts
     return error.retryable and not (unusable and (params.temperature == 0 or params.seed is not None))
+
+
+def _deadly(deaths: int, error: RunnerDied | None = None) -> RequestFailed:
+    said = f" The last time: {error.message}" if error is not None else ""
+    return RequestFailed(f"Its runner died {deaths} times, the last time with nothing else to do.{said}")
 
 
 def _relative(path: Path, directory: Path) -> str:

@@ -11,15 +11,15 @@ from plugins.inputs import read_text
 from plugins.items import Item, from_folder, read_items_file
 
 
-def chosen_items(params: Params, *, follow: bool) -> list[Item]:
-    """Return the items that *params* mean. With *follow* false the file must not be a link.
+def chosen_items(params: Params, *, follow: bool, below: Path | None = None) -> list[Item]:
+    """Return the items that *params* mean. With *follow* false the file must not be a link, nor a folder below *below*.
 
     Raises:
         InvalidInput: folder, file or manifest cannot be used, or nothing is left of them.
         InvalidParams: a CSV file without a fitting template.
 
     """
-    items = _all_items(params, follow=follow)
+    items = _all_items(params, follow=follow, below=below)
     if params.only_failed is None:
         return items
     wanted = unfinished_in(params.only_failed, limit=params.max_items_bytes)
@@ -44,8 +44,8 @@ def unfinished_in(manifest_file: Path, *, limit: int) -> set[tuple[str, str]]:
     return {key for key, status in told.items() if status in ("failed", "left")}
 
 
-def _all_items(params: Params, *, follow: bool) -> list[Item]:
+def _all_items(params: Params, *, follow: bool, below: Path | None) -> list[Item]:
     if params.folder is not None:
         return from_folder(params.folder, globs=params.globs, recursive=params.recursive, may_be_empty=params.only_new)
     file: Path = params.file  # type: ignore[assignment] # the validator saw to it
-    return read_items_file(file, template=params.template, limit=params.max_items_bytes, follow=follow)
+    return read_items_file(file, template=params.template, limit=params.max_items_bytes, follow=follow, below=below)

@@ -44,6 +44,8 @@ class Record:
     left: set[str] = field(default_factory=set)
     #: How often each item was asked that was asked more than once.
     attempts: dict[str, int] = field(default_factory=dict)
+    #: How often a runner died under each item that this happened to. Saved: whoever did it must not do it for ever.
+    deaths: dict[str, int] = field(default_factory=dict)
     model: str | None = None
 
     @classmethod
@@ -53,11 +55,13 @@ class Record:
             return cls()
         found = {key: Finished(*row) for key, row in saved["done"].items() if key in keys}
         there = {key: one for key, one in found.items() if (directory / one.output).is_file()}
-        return cls(done=there, model=saved.get("model"))
+        deaths = {key: int(count) for key, count in saved.get("deaths", {}).items() if key in keys}
+        return cls(done=there, deaths=deaths, model=saved.get("model"))
 
     def saved(self) -> dict[str, Any]:
         """Return the checkpoint: about 60 bytes an item."""
-        return {"version": _VERSION, "model": self.model, "done": self.done}
+        deaths = {"deaths": self.deaths} if self.deaths else {}
+        return {"version": _VERSION, "model": self.model, "done": self.done, **deaths}
 
     def summary(self, total: int) -> dict[str, Any]:
         """Return the counts."""

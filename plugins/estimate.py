@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import functools
 import importlib.metadata
-import json
 import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
 
 from jobs.errors import ModelBroken
+from plugins.model_files import read_json
 from plugins.runtime import Estimate
 from plugins.weights import FLOATS, Tensor, read_headers
 
@@ -26,6 +26,9 @@ CONTEXT: Final = 8192
 DEQUANTISE_BELOW: Final = 1024**3
 #: Seconds of audio that are reckoned with.
 AUDIO_S: Final = 3600
+
+#: The largest number in a configuration that is believed; sums of larger ones would not even be a float.
+_LARGEST: Final = 1 << 40
 
 _PREFERRED_BYTES: Final = {"float32": 4, "float16": 2, "bfloat16": 2}
 
@@ -57,8 +60,8 @@ def read_config(model: Path) -> dict[str, Any]:
     """Return a model folder's ``config.json``."""
     path = model / "config.json"
     try:
-        config = json.loads(path.read_bytes())
-    except (OSError, ValueError, RecursionError) as error:
+        config = read_json(path)
+    except (OSError, ValueError) as error:
         raise ModelBroken(f"config.json in {model} cannot be read: {error}.", file=str(path)) from error
     if not isinstance(config, dict):
         raise ModelBroken(f"config.json in {model} is not a JSON object.", file=str(path))
@@ -127,6 +130,6 @@ def _context_length(config: Mapping[str, Any]) -> int:
 
 
 def _whole(config: Mapping[str, Any], key: str) -> int:
-    """Return a whole number of *config*, 0 when it is missing or is none."""
+    """Return a whole number of *config*, 0 when it is missing, is none, or is beyond anything that exists."""
     found = config.get(key)
-    return found if isinstance(found, int) and not isinstance(found, bool) and found > 0 else 0
+    return found if isinstance(found, int) and not isinstance(found, bool) and 0 < found <= _LARGEST else 0

@@ -44,7 +44,7 @@ SUFFIXES: Final = frozenset({".txt", ".md", ".markdown", ".prompt"})
 _FENCE: Final = re.compile(r"---[ \t]*(?:\r\n|\n|\r)")
 _END: Final = re.compile(r"^---[ \t]*(?:\r\n|\n|\r|\Z)", re.MULTILINE)
 _LINE: Final = re.compile(r"([A-Za-z_][A-Za-z0-9_-]*)[ \t]*:(?:[ \t]+(.*))?")
-_KEY: Final = re.compile(r"[ \t]*([A-Za-z_][A-Za-z0-9_-]*)[ \t]*[:=]", re.MULTILINE)
+_KEY: Final = re.compile(r"^[ \t]*([A-Za-z_][A-Za-z0-9_-]*)[ \t]*[:=]", re.MULTILINE)
 _LIKENESS: Final = 0.8
 _TYPES: Final = {str: "text", int: "a whole number", float: "a number", list: "a list", dict: "a table"}
 
@@ -125,7 +125,22 @@ def _checked(params: dict[str, Any]) -> dict[str, Any]:
         if not isinstance(value, wanted) or isinstance(value, bool):
             what = " or ".join(dict.fromkeys(_TYPES[one] for one in wanted))
             raise InvalidInput(f"{key!r} in the front matter has to be {what}, got {value!r:.40}.", key=key)
+        if not _sayable(value):
+            raise InvalidInput(
+                f"{key!r} in the front matter holds what JSON has no word for: a date, a number that is none, half of "
+                "a character.",
+                key=key,
+            )
     return params
+
+
+def _sayable(value: Any) -> bool:
+    """Tell whether *value* can be written down: TOML has dates and infinities, JSON halves of characters."""
+    try:
+        json.dumps(value, allow_nan=False, ensure_ascii=False).encode()
+    except (TypeError, ValueError, RecursionError):
+        return False
+    return True
 
 
 def _resembles(key: str) -> bool:

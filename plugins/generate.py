@@ -14,7 +14,7 @@ from plugins.complaints import complaints
 from plugins.following import follow
 from plugins.generation import Message, Sampling, chat, read_reply, usage
 from plugins.hookspecs import hookimpl
-from plugins.inputs import AbsolutePath, read_text
+from plugins.inputs import AbsolutePath, opening, read_text
 from plugins.task import Task, TaskContext
 
 #: Where `template` takes the text.
@@ -99,7 +99,7 @@ def _read(ctx: TaskContext, params: Params) -> tuple[Params, str]:
     if params.file is None:
         return params, params.prompt or ""
     # A watched folder is where strangers' files land: there, links are not followed.
-    text = read_text(params.file, limit=params.max_input_bytes, follow=ctx.job.placement.input is None)
+    text = read_text(params.file, limit=params.max_input_bytes, **opening(ctx.job.placement))
     if not params.front_matter:
         return params, text.strip()
     said = front_matter.split(text)

@@ -8,11 +8,13 @@ import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Final, NoReturn
+from typing import Annotated, Any, Final, NoReturn
 
 from pydantic import AfterValidator
 
 from jobs.errors import InvalidInput
+from jobs.files import open_below
+from jobs.model import Placement
 
 _WHY: Final = {
     errno.ENOENT: "does not exist",
@@ -36,34 +38,44 @@ def _absolute(path: Path) -> Path:
 AbsolutePath = Annotated[Path, AfterValidator(_absolute)]
 
 
-def check_file(path: Path, *, follow: bool = True) -> int:
+def opening(placement: Placement) -> dict[str, Any]:
+    """Return how the input of a job with this *placement* is opened, as arguments for what follows.
+
+    A watched folder is where strangers' files land: there, links are not followed.
+    """
+    return {"follow": placement.input is None, "below": placement.root}
+
+
+def check_file(path: Path, *, follow: bool = True, below: Path | None = None) -> int:
     """Return the size in bytes of *path*, a readable, regular, non-empty file. With *follow* false a link is refused.
+
+    So are then, below the folder *below*, links to the folders on the way.
 
     Raises:
         InvalidInput: it is anything else.
 
     """
-    with _opened(path, follow=follow) as (_, size):
+    with _opened(path, follow=follow, below=below) as (_, size):
         return size
 
 
-def read_bytes(path: Path, *, limit: int, follow: bool = True) -> bytes:
+def read_bytes(path: Path, *, limit: int, follow: bool = True, below: Path | None = None) -> bytes:
     """Return the content of *path*, at most *limit* bytes. Raises as `check_file` does."""
-    with _opened(path, follow=follow) as (file, size):
+    with _opened(path, follow=follow, below=below) as (file, size):
         if size > limit:
             raise InvalidInput(f"{path} has {size:,} bytes, more than the {limit:,} allowed here.", file=str(path))
         with os.fdopen(os.dup(file), "rb") as stream:
             return stream.read(limit)
 
 
-def read_text(path: Path, *, limit: int, follow: bool = True) -> str:
+def read_text(path: Path, *, limit: int, follow: bool = True, below: Path | None = None) -> str:
     """Return the text of *path*, UTF-8 with or without a byte order mark, at most *limit* bytes.
 
     Raises:
         InvalidInput: it cannot be read, is too large, empty or not UTF-8 text; names the offending byte's offset.
 
     """
-    data = read_bytes(path, limit=limit, follow=follow)
+    data = read_bytes(path, limit=limit, follow=follow, below=below)
     try:
         text = data.decode("utf-8").removeprefix("\ufeff")
     except UnicodeDecodeError as error:
@@ -81,11 +93,11 @@ def read_text(path: Path, *, limit: int, follow: bool = True) -> str:
 
 
 @contextmanager
-def _opened(path: Path, *, follow: bool) -> Iterator[tuple[int, int]]:
+def _opened(path: Path, *, follow: bool, below: Path | None) -> Iterator[tuple[int, int]]:
     # O_NONBLOCK: opening a pipe that nobody writes to must not hang a worker.
-    flags = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | (0 if follow else os.O_NOFOLLOW)
+    flags = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK
     try:
-        file = os.open(path, flags)
+        file = os.open(path, flags) if follow else open_below(path, flags, root=below)
     except OSError as error:
         _refuse(path, error)
     try:

@@ -223,7 +223,9 @@ def _limit(count: int, where: Path | None) -> None:
         raise InvalidInput(f"{count:,} items{place} are more than the {MOST_ITEMS:,} one batch takes; split it.")
 
 
-def read_items_file(file: Path, *, template: str | None, limit: int, follow: bool) -> list[Item]:
+def read_items_file(
+    file: Path, *, template: str | None, limit: int, follow: bool, below: Path | None = None
+) -> list[Item]:
     """Return the items of *file*, a ``.jsonl`` or ``.csv`` of at most *limit* bytes.
 
     Raises:
@@ -231,7 +233,7 @@ def read_items_file(file: Path, *, template: str | None, limit: int, follow: boo
         InvalidParams: a CSV file without a fitting template.
 
     """
-    text = read_text(file, limit=limit, follow=follow)
+    text = read_text(file, limit=limit, follow=follow, below=below)
     if file.suffix.lower() == ".csv":
         if template is None:
             raise InvalidParams("A CSV file needs a template, in which {column} stands for that column's value.")

@@ -12,9 +12,10 @@ import difflib
 import logging
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, NamedTuple
+from typing import Any, Final, NamedTuple
 
 import pluggy
 from pydantic import BaseModel, ValidationError
@@ -23,6 +24,7 @@ from jobs.errors import InvalidParams, MlxdError, UnknownTask
 from jobs.model import Job
 from plugins import hookspecs, shapes, sources
 from plugins.complaints import complaints
+from plugins.patience import Stuck, bounded, said
 from plugins.runtime import Runtime
 from plugins.sources import Source
 from plugins.task import VALIDATE, Task
@@ -31,6 +33,11 @@ log = logging.getLogger(__name__)
 
 #: What somebody else's code may throw at us: sys.exit() at import must not end the daemon.
 _ANYTHING = (Exception, SystemExit)
+
+#: Seconds that a plugin that is not ours may take to be imported and to register what it has.
+LOAD_S: Final = 30.0
+#: Seconds that a plugin may take to hear of a job's end; one that takes longer is not told any more.
+HEAR_S: Final = 5.0
 
 
 class PluginInfo(NamedTuple):
@@ -60,6 +67,10 @@ class _Loaded:
     tasks: dict[str, Task] = field(default_factory=dict)
     runtimes: dict[str, Runtime] = field(default_factory=dict)
     problems: list[str] = field(default_factory=list)
+    #: It did not return in time: whatever it still does is not listened to.
+    given_up: bool = False
+    #: It did not come back from hearing of a job's end.
+    deaf: bool = False
 
     def info(self) -> PluginInfo:
         source, problem = self.source, "; ".join(self.problems) or None
@@ -82,8 +93,12 @@ class PluginManager:
         entry_points: bool | Collection[str] = False,
         disabled: Collection[str] = (),
         builtins: Collection[str] = sources.BUILTINS,
+        load_s: float = LOAD_S,
+        hear_s: float = HEAR_S,
     ) -> None:
         self._files = files
+        self._load_s = load_s
+        self._hear_s = hear_s
         self._entry_points = entry_points
         self._disabled = frozenset(disabled)
         self._builtins = tuple(builtins)
@@ -119,20 +134,33 @@ class PluginManager:
     def job_finished(self, job: Job) -> None:
         """Tell every plugin that *job* reached a terminal state; what one raises is logged and stops nobody."""
         for one in tuple(self._loaded):
-            if one.plugin is None:
+            if one.deaf or not self._hears(one):
                 continue
+            hook = self._hook("mlxd_job_finished", one)
             try:
-                self._hook("mlxd_job_finished", one)(job=job)
+                bounded(partial(hook, job=job), self._hear_s, name=f"plugin-{one.source.name}")
+            except Stuck as error:
+                one.deaf = True
+                one.problems.append(f"mlxd_job_finished: {error}; it is not told of jobs any more")
+                self._complain(one, job, error)
             except _ANYTHING as error:
-                context = {"action": "plugin.hook_failed", "plugin": one.source.name, **job.log_context}
-                log.warning(
-                    "Plugin %s failed to hear of job %s: %r",
-                    one.source.name,
-                    job.id,
-                    error,
-                    extra=context,
-                    exc_info=True,
-                )
+                self._complain(one, job, error)
+
+    def _hears(self, one: _Loaded) -> bool:
+        """Tell whether the plugin wants to know of jobs' ends; most do not, and they cost no thread."""
+        callers = self._pluggy.get_hookcallers(one.plugin) if one.plugin is not None else None
+        return any(caller.name == "mlxd_job_finished" for caller in callers or ())
+
+    def _complain(self, one: _Loaded, job: Job, error: BaseException) -> None:
+        context = {"action": "plugin.hook_failed", "plugin": one.source.name, **job.log_context}
+        log.warning(
+            "Plugin %s failed to hear of job %s: %s",
+            one.source.name,
+            job.id,
+            said(error),
+            extra=context,
+            exc_info=error,
+        )
 
     def owner(self, task: str) -> str:
         """Return the name of the plugin that offers *task*; empty if none does."""
@@ -175,7 +203,9 @@ class PluginManager:
         except MlxdError:
             raise
         except Exception as error:  # a plugin's own validator may raise anything: this request is refused, no more
-            raise InvalidParams(f"{task}: its parameters could not be checked: {error!r}", task=task) from error
+            raise InvalidParams(
+                f"{task}: its parameters could not be checked: {type(error).__name__}: {said(error)}", task=task
+            ) from error
 
     def validate(self, task: str, params: Mapping[str, Any]) -> dict[str, Any]:
         """Return *params* validated, as JSON, without the defaults that nobody asked for. Raises as `parse` does."""
@@ -195,8 +225,12 @@ class PluginManager:
         if not one.enabled:
             return
         try:
-            self._import(one)
+            if source.kind == "builtin":
+                self._import(one)
+            else:
+                bounded(partial(self._import, one), self._load_s, name=f"load-{source.name}")
         except _ANYTHING as error:
+            one.given_up = True
             self._unregister(one)
             one.problems.append(_sentence(error))
         if one.problems:
@@ -208,6 +242,8 @@ class PluginManager:
         if one.source.refused:
             raise ImportError(one.source.refused)
         plugin = one.source.load()
+        if one.given_up:
+            return
         if self._pluggy.has_plugin(one.source.name):
             raise ImportError(f"another plugin is already called {one.source.name!r}")
         one.plugin = plugin
@@ -251,6 +287,8 @@ def _taker(mine: dict[str, Any], taken: Mapping[str, Any], one: _Loaded, fault: 
     """Return the *register* function a hook is given."""
 
     def register(thing: Any) -> None:
+        if one.given_up:
+            return
         if problem := fault(thing):
             one.problems.append(problem)
         elif thing.name in mine or thing.name in taken:
@@ -272,10 +310,10 @@ def _normal(name: str) -> str:
 def _sentence(error: BaseException) -> str:
     """Say what a plugin raised, and where, in a line."""
     if isinstance(error, ImportError) and error.name is None:
-        return str(error)
+        return said(error)
     where, frame = "", error.__traceback__
     while frame is not None and frame.tb_next is not None:
         frame = frame.tb_next
     if frame is not None and not frame.tb_frame.f_code.co_filename.startswith("<"):
         where = f" ({Path(frame.tb_frame.f_code.co_filename).name}, line {frame.tb_lineno})"
-    return f"{type(error).__name__}: {error}{where}"
+    return f"{type(error).__name__}: {said(error)}{where}"

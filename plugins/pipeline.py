@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validat
 
 from jobs.errors import InvalidParams
 from plugins.hookspecs import hookimpl
-from plugins.inputs import AbsolutePath, check_file
+from plugins.inputs import AbsolutePath, check_file, opening
 from plugins.steps import Step, check, run_steps
 from plugins.task import VALIDATE, Task, TaskContext
 
@@ -93,7 +93,7 @@ class Memo:
 
     def run(self, ctx: TaskContext, params: MemoParams) -> dict[str, Any]:
         """Write ``<stem>.transcript.txt`` and ``<stem>.actions.txt`` and return both texts."""
-        check_file(params.file, follow=ctx.job.placement.input is None)
+        check_file(params.file, **opening(ctx.job.placement))
         stem = ctx.stem or params.file.stem
         transcript, actions = run_steps(ctx, params.steps(), text=None, file=params.file, stem=stem)
         return {

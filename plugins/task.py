@@ -44,8 +44,12 @@ class ModelHandle(Protocol):
     #: What the runtime said when it had loaded the model (JSON).
     info: Mapping[str, Any]
 
-    def submit(self, request: Mapping[str, Any], *, on_event: OnEvent | None = None) -> Call:
-        """Start *request* (JSON, as the runtime documents it). *on_event* is called on a reader thread: be quick."""
+    def submit(self, request: Mapping[str, Any], *, on_event: OnEvent | None = None, alone: bool | None = None) -> Call:
+        """Start *request* (JSON, as the runtime documents it). *on_event* is called on a reader thread: be quick.
+
+        With *alone* no other request runs on the model meanwhile: for one that may have ended its runner. None: alone
+        if the job was there when a runner died before.
+        """
 
 
 class TaskContext(Protocol):

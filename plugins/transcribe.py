@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from plugins.following import follow
 from plugins.hookspecs import hookimpl
-from plugins.inputs import AbsolutePath, check_file
+from plugins.inputs import AbsolutePath, check_file, opening
 from plugins.subtitles import FORMATS
 from plugins.task import Task, TaskContext
 
@@ -60,8 +60,10 @@ class Transcribe:
     def run(self, ctx: TaskContext, params: Params) -> dict[str, Any]:
         """Send segments to whoever follows, write the formats asked for and return the text with its segments."""
         # Before the model is loaded: a mistyped name should not cost a cold start. A watched link is not followed.
-        check_file(params.file, follow=ctx.job.placement.input is None)
+        check_file(params.file, **opening(ctx.job.placement))
         request = {**params.model_dump(exclude={"model", "formats", "file"}), "file": str(params.file)}
+        if ctx.job.placement.root is not None:
+            request["below"] = str(ctx.job.placement.root)
         with ctx.models(params.model, runtime="whisper") as model:
             transcript = follow(model, request, _teller(ctx))
         stem = ctx.stem or params.file.stem

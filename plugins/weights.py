@@ -14,11 +14,17 @@ from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 from jobs.errors import ModelBroken
+from plugins.model_files import open_regular
 
-#: The reference implementation's own limit for a header, bytes.
-MAX_HEADER: Final = 100_000_000
+#: Longest header, bytes; a tensor takes about a hundred. The format allows 100 MB, which Python makes gigabytes of.
+MAX_HEADER: Final = 16 * 1024 * 1024
+#: Most commas in it; a tensor needs five. Bounds what reading takes to a hundred megabytes.
+MAX_COMMAS: Final = 1_000_000
 
 _LENGTH_BYTES: Final = 8
+#: More than any reader takes; multiplying what a header could hold otherwise would take hours.
+_MOST_AXES: Final = 64
+_LARGEST: Final = (1 << 63) - 1
 
 #: Bits of each element type of the format.
 BITS: Final = (
@@ -61,13 +67,15 @@ def read_header(path: Path) -> dict[str, Tensor]:
 
     """
     try:
-        with path.open("rb") as file:
+        with open_regular(path) as file:
             size = file.seek(0, 2)
             file.seek(0)
             length = _header_length(path, file.read(_LENGTH_BYTES), size)
             tensors = _tensors(path, file.read(length))
     except OSError as error:
         raise ModelBroken(f"{path.name} cannot be read: {error.strerror or error}.", file=str(path)) from error
+    except ValueError as error:
+        raise _broken(path, str(error)) from error
     _check_layout(path, tensors, size - _LENGTH_BYTES - length)
     return tensors
 
@@ -91,6 +99,8 @@ def _header_length(path: Path, start: bytes, size: int) -> int:
 
 
 def _tensors(path: Path, raw: bytes) -> dict[str, Tensor]:
+    if raw.count(b",") > MAX_COMMAS:
+        raise _broken(path, "its header describes more tensors than a model has")
     try:
         header = json.loads(raw, object_pairs_hook=_no_twins)
     except (ValueError, RecursionError) as error:
@@ -115,9 +125,10 @@ def _tensor(path: Path, name: str, entry: Any) -> Tensor:
         dtype, shape, (begin, end) = entry["dtype"], tuple(entry["shape"]), entry["data_offsets"]
     except (KeyError, TypeError, ValueError) as error:
         raise _broken(path, f"the tensor {shown!r} is not described as the format wants it") from error
-    if dtype not in BITS:
-        raise _broken(path, f"the tensor {shown!r} has the unknown type {dtype!r}")
-    if not all(type(number) is int and number >= 0 for number in (*shape, begin, end)) or begin > end:
+    if not isinstance(dtype, str) or dtype not in BITS:
+        raise _broken(path, f"the tensor {shown!r} has the unknown type {dtype!r:.40}")
+    numbers = (*shape, begin, end)
+    if len(shape) > _MOST_AXES or not all(type(one) is int and 0 <= one <= _LARGEST for one in numbers) or begin > end:
         raise _broken(path, f"the tensor {shown!r} has impossible numbers")
     tensor = Tensor(dtype, shape, begin, end)
     needed = (tensor.elements * BITS[dtype] + 7) // 8

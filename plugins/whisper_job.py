@@ -76,7 +76,7 @@ class Transcription:
 
     def _listen(self) -> Iterator[list[Event]]:
         self._began = self._clock()
-        sound, builder = Sound(self.request.file), MelBuilder(self._model.dims.n_mels)
+        sound, builder = Sound(self.request.file, below=self.request.below), MelBuilder(self._model.dims.n_mels)
         self._total = sound.duration
         try:
             for piece in sound.pieces():

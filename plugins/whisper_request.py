@@ -18,6 +18,8 @@ class WhisperRequest(BaseModel):
 
     #: Absolute path of an audio or video file.
     file: Path
+    #: A folder above it, below which no link is followed to open it; None: links are followed.
+    below: Path | None = None
     #: ISO code or English name; None: detect it.
     language: str | None = None
     #: Names and words to expect.

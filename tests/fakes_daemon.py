@@ -93,6 +93,7 @@ class FakeModels:
         self.leased = 0
         self.released = 0
         self.requests: list[Mapping[str, Any]] = []
+        self.alone: list[bool] = []
         self.submitted = threading.Event()
         self.info: Mapping[str, Any] = {"fake": True}
         self.ref = "fake"
@@ -111,8 +112,9 @@ class FakeModels:
     def engine(self) -> FakeModels:
         return self
 
-    def submit(self, request: Mapping[str, Any], *, on_event: Any = None) -> ScriptedCall:
+    def submit(self, request: Mapping[str, Any], *, on_event: Any = None, alone: bool = False) -> ScriptedCall:
         self.requests.append(request)
+        self.alone.append(alone)
         call = ScriptedCall(self.outcomes.pop(0) if self.outcomes else None)
         self.calls.append(call)
         self.submitted.set()
@@ -135,6 +137,8 @@ class Bench:
         self.defaults: dict[str, Mapping[str, Any]] = {}
         self.ended: list[Job] = []
         self.again: list[Job] = []
+        #: How often somebody was asked to look for a job.
+        self.astray = 0
         self.world = World(
             ledger=self.ledger,
             hub=self.hub,
@@ -152,8 +156,12 @@ class Bench:
             clock=self.clock,
             ended=self.ended.append,
             again=self.again.append,
+            astray=self._went_astray,
             policy=policy or Policy(max_crashes=3, backoff=lambda failures: 10.0 * (failures + 1)),
         )
+
+    def _went_astray(self) -> None:
+        self.astray += 1
 
     def task(self, name: str, run: Callable[[Any, Any], Mapping[str, Any]]) -> None:
         self.tasks[name] = FunctionTask(name, run)

@@ -144,7 +144,7 @@ class FakeEngine:
         if self.failure is not None:
             raise self.failure
 
-    def submit(self, request, *, on_event=None, lane=Lane.NORMAL):
+    def submit(self, request, *, on_event=None, lane=Lane.NORMAL, alone=False, holder=None):
         return FakeCall(dict(request), lane)
 
     def stop(self, timeout: float) -> None:

@@ -124,6 +124,7 @@ class Bench:
             intake=Intake(submit=self.ledger.submit, ledger=self.ledger),
             background=self.background,
             wake=self._wake,
+            clock=self.clock,
             rescan_seconds=60.0,
             **options,
         )

@@ -114,10 +114,14 @@ class FakeModel:
     def __init__(self, script: Script, *, ref: str = "fake:model") -> None:
         self.info: Mapping[str, Any] = {"ref": ref}
         self.requests: list[dict[str, Any]] = []
+        self.alone: list[bool | None] = []
         self.calls: list[FakeCall] = []
         self._script = script
 
-    def submit(self, request: Mapping[str, Any], *, on_event: OnEvent | None = None) -> FakeCall:
+    def submit(
+        self, request: Mapping[str, Any], *, on_event: OnEvent | None = None, alone: bool | None = None
+    ) -> FakeCall:
+        self.alone.append(alone)
         # Only what survives JSON may be sent: a real request travels through a pipe.
         self.requests.append(json.loads(json.dumps(dict(request))))
         call = FakeCall(self._script, request, on_event)

@@ -206,7 +206,7 @@ def test_ci_calls_recipes_and_nothing_of_its_own() -> None:
     assert text.startswith("#!/usr/bin/env bash\n")
     assert "set -euo pipefail" in text
     (named,) = re.findall(r"for recipe in ([a-z -]+);", text)
-    assert {"check", "test", "wheel", "demo"} == set(named.split())
+    assert {"check", "test", "torture", "wheel", "demo"} == set(named.split())
     assert set(named.split()) <= recipes()
     assert "run: .ci/run" in (ROOT / ".github" / "workflows" / "ci.yml").read_text()
 

@@ -16,6 +16,7 @@ from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from pydantic import BaseModel
 from starlette.exceptions import HTTPException
+from starlette.routing import Match
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from daemon.api import routes_admin, routes_folders, routes_jobs, routes_schedules
@@ -182,4 +183,13 @@ def _on_http_error(request: Request, error: Exception) -> Response:
     }
     detail = details.get(error.status_code, error.detail)
     slug = _SLUGS.get(error.status_code, InvalidRequest.slug)
-    return _answer(problem(error.status_code, slug=slug, detail=detail), error.headers)
+    headers = {"Allow": _methods(request)} if error.status_code == 405 else error.headers  # noqa: PLR2004 - HTTP
+    return _answer(problem(error.status_code, slug=slug, detail=detail), headers)
+
+
+def _methods(request: Request) -> str:
+    """Return every method that the path knows; the framework names those of the first route only."""
+    routers = (routes_jobs, routes_folders, routes_admin, routes_schedules)
+    routes = [route for module in routers for route in module.router.routes] + routes_admin.metrics_router.routes
+    fitting = (route for route in routes if route.matches(request.scope)[0] is not Match.NONE)
+    return ", ".join(sorted({method for route in fitting for method in getattr(route, "methods", None) or ()}))

@@ -47,6 +47,13 @@ class Listener:
     path: Path
     #: Device and inode of the socket file, if we made it.
     identity: tuple[int, int] | None = None
+    #: The same of whoever made it: what leads to us.
+    door: tuple[int, int] | None = None
+
+    @property
+    def lost(self) -> bool:
+        """Whether the socket's file is gone, or another: then nobody finds us any more."""
+        return self.door is not None and _identity(self.path) != self.door
 
     def close(self) -> None:
         """Stop listening, and remove the socket file if it is still the one we made."""
@@ -80,9 +87,9 @@ def listen(
 
     """
     if sockets := launchd():  # 1.
-        return Listener(sockets=sockets, origin=Origin.LAUNCHD, path=_name(sockets[0], path))
+        return _handed_over(sockets, Origin.LAUNCHD, path)
     if sockets := systemd_sockets(environ):  # 2.
-        return Listener(sockets=sockets, origin=Origin.SYSTEMD, path=_name(sockets[0], path))
+        return _handed_over(sockets, Origin.SYSTEMD, path)
     if supervised:
         _log.info("The service manager handed over no socket; binding our own.", extra={"action": "socket_own"})
     return bind(path)  # 3.
@@ -102,7 +109,8 @@ def bind(path: Path) -> Listener:
     except OSError as error:
         sock.close()
         raise ConfigError(f"Cannot listen on {path}: {error.strerror}.", path=str(path)) from error
-    return Listener(sockets=(sock,), origin=Origin.OWN, path=path, identity=_identity(path))
+    made = _identity(path)
+    return Listener(sockets=(sock,), origin=Origin.OWN, path=path, identity=made, door=made)
 
 
 def check_length(path: Path) -> None:
@@ -174,6 +182,11 @@ def _identity(path: Path) -> tuple[int, int] | None:
     except OSError:
         return None
     return facts.st_dev, facts.st_ino
+
+
+def _handed_over(sockets: Sequence[socket.socket], origin: Origin, default: Path) -> Listener:
+    path = _name(sockets[0], default)
+    return Listener(sockets=sockets, origin=origin, path=path, door=_identity(path))
 
 
 def _name(sock: socket.socket, default: Path) -> Path:

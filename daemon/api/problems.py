@@ -30,6 +30,7 @@ ERROR_STATUS: Final[Mapping[type[errors.MlxdError], int]] = MappingProxyType(
         errors.QueueFull: 429,
         errors.LedgerUnavailable: 503,
         errors.OutputError: 507,
+        errors.StorageUnavailable: 507,
         errors.Unavailable: 503,
         errors.UnknownTask: 422,
         errors.UnknownRuntime: 422,

@@ -22,7 +22,7 @@ def _absolute(path: Path) -> Path:
     return path
 
 
-Place = Annotated[Path, AfterValidator(_absolute)]
+Place = Annotated[Path, AfterValidator(_absolute), Field(json_schema_extra={"pattern": "^/"})]
 
 
 class FolderChoice(Frozen):

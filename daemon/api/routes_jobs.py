@@ -25,12 +25,24 @@ MAX_WAIT: Final = 3600.0
 _CREATED: Final = 201
 _OK: Final = 200
 _STREAM: Final[dict[int | str, dict[str, Any]]] = {
-    _OK: {"description": "Server-sent events.", "content": {"text/event-stream": {"schema": {"type": "string"}}}}
+    _OK: {
+        "description": "Server-sent events; `data` is JSON.",
+        # As OpenAPI 3.2 says it: the schema of each event, not of the endless text.
+        "content": {
+            "text/event-stream": {
+                "itemSchema": {
+                    "type": "object",
+                    "properties": {"event": {"type": "string"}, "data": {"type": "string"}},
+                    "required": ["event", "data"],
+                }
+            }
+        },
+    }
 }
 _FILE: Final[dict[int | str, dict[str, Any]]] = {
     _OK: {
-        "description": "The file.",
-        "content": {"application/octet-stream": {"schema": {"type": "string", "format": "binary"}}},
+        "description": "The file; its type is guessed from its name.",
+        "content": {"*/*": {"schema": {"type": "string", "format": "binary"}}},
     }
 }
 

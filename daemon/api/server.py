@@ -17,9 +17,10 @@ from typing import Any, Final
 import uvicorn
 from uvicorn.config import Config
 
-from daemon.api.listener import Listener
+from daemon.api.listener import Listener, bind
 from daemon.api.peers import is_own
 from daemon.api.protocol import RECEIVE_SECONDS, guarded
+from jobs.errors import MlxdError
 
 _log = logging.getLogger(__name__)
 
@@ -68,6 +69,8 @@ class SocketServer:
         self._thread = threading.Thread(target=self._run, name="mlxd-socket", daemon=True)
         self._settled = threading.Event()
         self._failure: BaseException | None = None
+        #: Why nobody finds us, if so.
+        self.problem: str | None = None
 
     @property
     def alive(self) -> bool:
@@ -86,6 +89,29 @@ class SocketServer:
         self._settled.wait()
         if self._failure is not None:
             raise RuntimeError("The socket's server did not start.") from self._failure
+
+    def mend(self) -> None:
+        """Bind anew if somebody deleted or replaced the socket's file: without it nobody finds a daemon that lives.
+
+        A service manager's socket is done without until it binds its own again. What is in the way stays there.
+        """
+        if not (self._settled.is_set() and self.alive and self._listener.lost):
+            return
+        path = self._listener.path
+        try:
+            fresh = bind(path)
+        except MlxdError as error:
+            if self.problem is None:
+                _log.error("%s", error.message, extra={"action": "socket_lost"})
+            self.problem = f"{path} does not lead to mlxd any more. {error.message}"
+            return
+        try:
+            self._server.move_to(list(fresh.sockets))
+        except (RuntimeError, TimeoutError):  # it stops this very moment, or is overwhelmed: the next look tries again
+            fresh.close()
+            return
+        self._listener, self.problem = fresh, None
+        _log.warning("The socket's file was gone; bound it anew.", extra={"action": "socket_bound_anew"})
 
     def stop(self, timeout: float = 10.0) -> bool:
         """End streams, let requests finish for a few seconds, close the socket; False if *timeout* seconds passed."""
@@ -131,6 +157,25 @@ class _Server(uvicorn.Server):
                 self._loop.call_soon_threadsafe(self._wake.set)
             except RuntimeError:  # the loop is closed: it has stopped already
                 return
+
+    def move_to(self, sockets: list[socket.socket]) -> None:
+        """Take connections on *sockets* instead; those that are there already go on. From any thread."""
+        if self._loop is None:
+            raise RuntimeError("The server does not run.")
+        asyncio.run_coroutine_threadsafe(self._move_to(sockets), self._loop).result(_GRACE_SECONDS)
+
+    async def _move_to(self, sockets: list[socket.socket]) -> None:
+        loop, before = asyncio.get_running_loop(), self.servers
+        self.servers = [await loop.create_server(self._protocol, sock=sock) for sock in sockets]
+        for server in before:
+            server.close()
+
+    def _protocol(self) -> asyncio.Protocol:
+        """Make what serves one connection, as uvicorn's `startup` does."""
+        made: asyncio.Protocol = self.config.http_protocol_class(  # type: ignore[call-arg]
+            config=self.config, server_state=self.server_state, app_state=self.lifespan.state
+        )
+        return made
 
     async def main_loop(self) -> None:
         """Sleep until asked to stop."""

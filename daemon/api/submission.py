@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
+from datetime import UTC, datetime
 from typing import Any, Final, Self
 
-from pydantic import model_validator
+from pydantic import field_validator, model_validator
 
 from jobs.model import NewJob
 
@@ -27,10 +28,21 @@ class Submission(NewJob):
     @model_validator(mode="after")
     def _placed(self) -> Self:
         """Refuse relative paths: the daemon runs elsewhere, and would write or delete where nobody meant."""
-        for path in (self.placement.directory, self.placement.input):
-            if path is not None and not path.is_absolute():
+        for path in (self.placement.directory, self.placement.input, self.placement.root):
+            if path is not None and (not path.is_absolute() or "\0" in str(path)):
                 raise ValueError(f"placement: {str(path)!r} must be an absolute path")
         return self
+
+    @field_validator("not_before", mode="after")
+    @classmethod
+    def _sometime(cls, value: datetime | None) -> datetime | None:
+        """Refuse a time that is before the first or after the last day there is once it is told in UTC."""
+        if value is not None:
+            try:
+                value.astimezone(UTC)
+            except OverflowError as error:
+                raise ValueError("a time between the years 1 and 9999") from error
+        return value
 
     def new_job(self) -> NewJob:
         """Return the plain value."""

@@ -11,6 +11,7 @@ from typing import Any, Final, NamedTuple, Union, get_args, get_origin
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
+from daemon.config.withheld import secretive
 from jobs.errors import ConfigError
 
 _LONGEST: Final = 60
@@ -93,7 +94,8 @@ def _problem(
     if details["type"] == "extra_forbidden":
         return Problem(key=key, got="", wanted=f"{_UNKNOWN}{_suggest(details['loc'], model)}")
     wanted = _WANTED.get(details["type"], details["msg"]).format_map(_Facts(details.get("ctx", {})))
-    got = "" if details["type"] == "missing" else _short(details["input"])
+    hidden = details["type"] == "missing" or secretive(details["loc"])
+    got = "" if hidden else _short(details["input"])
     return Problem(key=f"{key} (from {names[key]})" if key in names else key or "the file", got=got, wanted=wanted)
 
 

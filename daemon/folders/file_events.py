@@ -29,9 +29,10 @@ EXACT_NAMES: Final = sys.platform != "darwin"
 def make_observer(kind: str) -> BaseObserver:
     """Return watchdog's observer of this kind; watchdog is imported here, off the daemon's way to ready."""
     if kind == "polling":
-        from watchdog.observers.polling import PollingObserver
+        from watchdog.observers.polling import PollingObserverVFS
 
-        return PollingObserver(timeout=_POLLING_SECONDS)
+        # Not `PollingObserver`, which follows links: out of the folder, and round in circles for ever.
+        return PollingObserverVFS(os.lstat, os.scandir, polling_interval=_POLLING_SECONDS)
     from watchdog.observers import Observer
 
     # Said when a folder is renamed while it is being added; harmless, but where warnings are errors it ends watchdog's

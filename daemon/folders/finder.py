@@ -207,7 +207,12 @@ class Finder:
     def _leads_out(self, relative: str) -> bool:
         """Tell whether some folder on the way to *relative* is a link; a scan does not follow one either."""
         above = relative.rpartition("/")[0]
-        return bool(above) and os.path.realpath(f"{self._root}/{above}") != f"{os.path.realpath(self._root)}/{above}"
+        if not above:
+            return False
+        try:
+            return os.path.realpath(f"{self._root}/{above}") != f"{os.path.realpath(self._root)}/{above}"
+        except OSError:  # it changes from a link to a folder while it is looked at
+            return True
 
     def _cannot_list(self, relative: str, error: OSError) -> None:
         if isinstance(error, (FileNotFoundError, NotADirectoryError)) and relative:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Final, NamedTuple
 
 from jobs.errors import MlxdError
+from jobs.files import open_below
 
 #: ``SF_DATALESS``: the name is here, the content still in a cloud. Opening it would download it and block until then.
 _DATALESS: Final = 0x40000000
@@ -55,17 +56,17 @@ def is_regular(status: os.stat_result) -> bool:
     return stat.S_ISREG(status.st_mode)
 
 
-def open_still(path: Path, facts: Facts) -> int:
+def open_still(path: Path, facts: Facts, root: Path | None = None) -> int:
     """Open the ordinary file *path* for reading and return its descriptor if it is still what *facts* say.
 
-    Never follows a link and never waits for the writer of a pipe.
+    Never follows a link, not even for a folder below *root*, and never waits for the writer of a pipe.
 
     Raises:
         FileChanged: another file, or the same with another content, is there now.
         OSError: it cannot be opened.
 
     """
-    descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    descriptor = open_below(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC, root=root)
     try:
         require_unchanged(descriptor, facts)
     except BaseException:
@@ -81,7 +82,9 @@ def require_unchanged(descriptor: int, facts: Facts) -> None:
         raise FileChanged
 
 
-def content_digest(path: Path, facts: Facts, *, stopping: Callable[[], bool] = lambda: False) -> str:
+def content_digest(
+    path: Path, facts: Facts, *, root: Path | None = None, stopping: Callable[[], bool] = lambda: False
+) -> str:
     """Return the hexadecimal SHA-256 of the file *path*, which is as *facts* say before and after reading.
 
     Raises:
@@ -90,7 +93,7 @@ def content_digest(path: Path, facts: Facts, *, stopping: Callable[[], bool] = l
         OSError: it cannot be read.
 
     """
-    descriptor = open_still(path, facts)
+    descriptor = open_still(path, facts, root)
     try:
         digest = hashlib.sha256()
         while chunk := os.read(descriptor, _CHUNK):
@@ -103,9 +106,9 @@ def content_digest(path: Path, facts: Facts, *, stopping: Callable[[], bool] = l
     return digest.hexdigest()
 
 
-def read_head(path: Path, facts: Facts, most: int) -> bytes:
+def read_head(path: Path, facts: Facts, most: int, root: Path | None = None) -> bytes:
     """Return the first *most* bytes of the file *path*. Raises as `open_still` does."""
-    descriptor = open_still(path, facts)
+    descriptor = open_still(path, facts, root)
     try:
         return os.read(descriptor, most)
     finally:

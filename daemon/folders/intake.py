@@ -151,12 +151,12 @@ class Intake:
         if self._is_output(path):
             return Outcome(Verdict.OUTPUT)
         if folder.again:
-            os.close(open_still(path, facts))
+            os.close(open_still(path, facts, folder.path))
             return self._hand_in(folder, path, rule, facts, place)
         return self._by_content(folder, path, rule, facts)
 
     def _by_content(self, folder: FolderConfig, path: Path, rule: RuleConfig, facts: Facts) -> Outcome:
-        key = content_key(self._digest(path, facts), fingerprint(rule, self._takes))
+        key = content_key(self._digest(folder, path, facts), fingerprint(rule, self._takes))
         reach("file.read")
         place = place_key(path, facts)
         if known := self._ledger.seen(folder.path, key):
@@ -189,7 +189,7 @@ class Intake:
             return done
         if folder.again:
             return None
-        digest = content_digest(path, facts, stopping=self._stopping.is_set)
+        digest = content_digest(path, facts, root=folder.path, stopping=self._stopping.is_set)
         key = content_key(digest, fingerprint(rule, self._takes))
         done = self._ledger.seen(folder.path, key)
         if done is None or self._failed(done):
@@ -209,7 +209,7 @@ class Intake:
             FileChanged, OSError: it is not as *facts* say, or cannot be read.
 
         """
-        said = self._said(path, rule, facts)
+        said = self._said(folder, path, rule, facts)
         changed = facts.mtime_ns / 1e9
         return new_job(folder, rule, path, changed=changed, said=said, takes=self._takes)
 
@@ -231,13 +231,13 @@ class Intake:
             log.info("Took a file.", extra={"action": "file_taken", "job_id": job.id, "rule": rule.name})
         return Outcome(Verdict.TAKEN if created else Verdict.KNOWN, job)
 
-    def _said(self, path: Path, rule: RuleConfig, facts: Facts) -> Mapping[str, Any]:
+    def _said(self, folder: FolderConfig, path: Path, rule: RuleConfig, facts: Facts) -> Mapping[str, Any]:
         """Return what a prompt file says about itself, if its task reads that."""
         names = self._takes(rule.task)
         chosen = {**self._defaults(rule.task), **rule.params}
         if names is None or FRONT_MATTER not in names or chosen.get(FRONT_MATTER) is False:
             return {}
-        said = front_matter.of_file(path, lambda path, most: read_head(path, facts, most))
+        said = front_matter.of_file(path, lambda path, most: read_head(path, facts, most, folder.path))
         return {key: value for key, value in said.items() if key in names}
 
     def _made_of(self, job_id: str, path: Path) -> bool:
@@ -253,12 +253,12 @@ class Intake:
         except JobNotFound:
             return False
 
-    def _digest(self, path: Path, facts: Facts) -> str:
+    def _digest(self, folder: FolderConfig, path: Path, facts: Facts) -> str:
         known = self._digests.get(path)
         if known is not None and known[0] == facts:
-            os.close(open_still(path, facts))
+            os.close(open_still(path, facts, folder.path))
             return known[1]
-        digest = content_digest(path, facts, stopping=self._stopping.is_set)
+        digest = content_digest(path, facts, root=folder.path, stopping=self._stopping.is_set)
         if len(self._digests) >= _KEPT_DIGESTS:
             self._digests.clear()
         self._digests[path] = (facts, digest)

@@ -52,12 +52,16 @@ class Patrol:
         intake: Intake,
         background: Executor,
         wake: Callable[[], None],
+        clock: Callable[[], float],
         rescan_seconds: float,
         exact_names: bool = EXACT_NAMES,
         large: int = LARGE,
         paused: bool = False,
     ) -> None:
-        """*wake* is called from *background*'s threads when a turn is due. *paused*: look at nothing until `pause`."""
+        """*wake* is called from *background*'s threads when a turn is due; *clock* gives seconds, as for `turn`.
+
+        *paused*: look at nothing until `pause`.
+        """
         self.folder = folder
         self._finder = finder
         self._following = following
@@ -65,6 +69,7 @@ class Patrol:
         self._intake = intake
         self._background = background
         self._wake = wake
+        self._clock = clock
         self._rescan_seconds = rescan_seconds
         self._exact_names = exact_names
         self._large = large
@@ -103,7 +108,7 @@ class Patrol:
             if (key := hash((found.relative, found.facts))) in judged:
                 self._judged.add(key)
             else:
-                self._track(found, now)
+                self._track(found)
 
     def suspect(self, now: float) -> None:
         """Scan soon: something happened that no hint describes. The more there is to look at, the less soon."""
@@ -120,7 +125,7 @@ class Patrol:
         elif self._usable and not self._paused:
             for found in self._finder.at(relative):
                 if hash((found.relative, found.facts)) not in self._judged:
-                    self._track(found, now)
+                    self._track(found)
 
     def pause(self, *, paused: bool) -> None:
         """Take nothing from now on, or go on with a full look at the next turn."""
@@ -178,7 +183,9 @@ class Patrol:
             return FolderState.BROKEN
         return self._finder.state
 
-    def _track(self, found: Candidate, now: float) -> None:
+    def _track(self, found: Candidate) -> None:
+        # Not the turn's time: what the end of a long scan found has held still since then, not since its beginning.
+        now = self._clock()
         if found.relative not in self._reading:
             self._settling.track(found.relative, found.facts, now)
             if found.wait:
@@ -188,7 +195,7 @@ class Patrol:
         """Hand in a file that held still, if it still is what it was."""
         found = next(iter(self._finder.at(relative)), None)
         if found is not None and found.relative == relative and found.wait:
-            self._track(found, now)
+            self._track(found)
         elif (
             found is None
             or found.relative != relative
@@ -196,7 +203,7 @@ class Patrol:
             or id(rule) in self._blocked
         ):
             self._settling.forget(relative)
-        elif self._settling.track(relative, found.facts, now):
+        elif self._settling.track(relative, found.facts, self._clock()):
             if found.facts.size > self._large:
                 self._read(relative, found.facts, rule)
             else:

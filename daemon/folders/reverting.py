@@ -68,7 +68,7 @@ class Reverting:
         if path is None:
             return None, None
         with contextlib.suppress(OutputError):
-            clear_error_sidecar(path)
+            clear_error_sidecar(path, root=job.placement.root)
         move = next((one for one in self._journal.moves(job.id) if one.source == path), None)
         if move is None:
             return RevertedFile(path=path, why="it was never moved"), None
@@ -84,7 +84,7 @@ class Reverting:
         # Known before it is seen: the file keeps its identity on the way, unless it comes from another disk.
         self._remember(job, move.source, move.target)
         try:
-            if not self._trash.restore(move.target, move.source):
+            if not self._trash.restore(move.target, move.source, root=job.placement.root):
                 return None, RevertedFile(path=move.source, now=move.target, why="another file has its name")
         except OSError as error:
             return None, RevertedFile(path=move.source, now=move.target, why=f"it cannot be moved: {error.strerror}")
@@ -132,7 +132,10 @@ class Reverting:
         return trashed, kept
 
     def _put(self, job: Job, path: Path, digest: str) -> Path:
-        return self._trash.put(path, lambda target: self._journal.plan(job.id, path, target, digest, now=self._clock()))
+        def plan(target: Path) -> None:
+            self._journal.plan(job.id, path, target, digest, now=self._clock())
+
+        return self._trash.put(path, plan, root=job.placement.root)
 
 
 def _in_the_way(move: Move, there: str | None, back: str | None) -> str | None:

@@ -120,6 +120,7 @@ def new_job(
             stem=stem_of(rule, path, changed=changed),
             input=path,
             after=rule.after,
+            root=folder.path,
         ),
         reuse=rule.reuse,
         provenance=rule.provenance,

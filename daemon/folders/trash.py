@@ -19,11 +19,11 @@ import urllib.parse
 from collections.abc import Callable, Iterator, Mapping
 from datetime import datetime, timedelta
 from pathlib import Path
-from typing import Final
+from typing import Final, NamedTuple
 
 from jobs.errors import OutputError
 from jobs.failpoints import reach
-from jobs.files import Files
+from jobs.files import Files, make_folder, open_parent, open_target
 from jobs.inputs import move_file
 from jobs.names import numbered
 
@@ -34,6 +34,13 @@ _DAY: Final = re.compile(r"\d{4}-\d{2}-\d{2}")
 
 #: Hears where the file is about to go.
 Plan = Callable[[Path], object]
+
+
+class _Parcel(NamedTuple):
+    path: Path
+    plan: Plan
+    #: Below it no link is followed on the way to the file.
+    root: Path | None
 
 
 class Trash:
@@ -55,8 +62,8 @@ class Trash:
         self._platform = platform
         self._clock = clock
 
-    def put(self, path: Path, plan: Plan = lambda _target: None) -> Path:
-        """Move the file *path* into the trash and return where it is now.
+    def put(self, path: Path, plan: Plan = lambda _target: None, *, root: Path | None = None) -> Path:
+        """Move the file *path* into the trash and return where it is now; below *root* no link is followed to it.
 
         Raises:
             OutputError: it could be moved nowhere; it is still there.
@@ -64,21 +71,24 @@ class Trash:
         """
         for place in self._places(path):
             with contextlib.suppress(OSError):  # no trash on this disk, not ours to write: the next one
-                return place(path, plan)
+                return place(_Parcel(path, plan, root))
         try:
-            return self._put_own(path, plan)
+            return self._put_own(_Parcel(path, plan, root))
         except OSError as error:
             raise OutputError(f"{path} cannot be moved to the trash: {error.strerror}.", path=str(path)) from error
 
-    def restore(self, target: Path, path: Path) -> bool:
+    def restore(self, target: Path, path: Path, *, root: Path | None = None) -> bool:
         """Move the file *target*, from the trash or elsewhere, back to *path*; False if that name is taken.
+
+        Below *root* no link is followed.
 
         Raises:
             OSError: it cannot be moved.
 
         """
-        path.parent.mkdir(parents=True, exist_ok=True)
-        if not carry(target, path):
+        if root is None:
+            make_folder(path.parent)
+        if not carry(target, path, root=root):
             return False
         if target.parent.name == "files":
             (target.parent.parent / "info" / f"{target.name}.trashinfo").unlink(missing_ok=True)
@@ -95,7 +105,7 @@ class Trash:
                     gone += 1
         return gone
 
-    def _places(self, path: Path) -> Iterator[Callable[[Path, Plan], Path]]:
+    def _places(self, path: Path) -> Iterator[Callable[[_Parcel], Path]]:
         if not self._system:
             return
         user = Path(self._environ.get("HOME") or Path.home())
@@ -105,24 +115,25 @@ class Trash:
             return
         home = Path(self._environ.get("XDG_DATA_HOME") or user / ".local" / "share") / "Trash"
         if _device(home) == disk:
-            yield lambda path, plan: self._put_xdg(path, plan, home, None)
+            yield lambda parcel: self._put_xdg(parcel, home, None)
             return
         top = _top(path)
         shared = top / ".Trash"
         if _is_sticky_folder(shared):
-            yield lambda path, plan: self._put_xdg(path, plan, shared / str(os.getuid()), top)
-        yield lambda path, plan: self._put_xdg(path, plan, top / f".Trash-{os.getuid()}", top)
+            yield lambda parcel: self._put_xdg(parcel, shared / str(os.getuid()), top)
+        yield lambda parcel: self._put_xdg(parcel, top / f".Trash-{os.getuid()}", top)
 
-    def _mac_places(self, user: Path, disk: int, path: Path) -> Iterator[Callable[[Path, Plan], Path]]:
+    def _mac_places(self, user: Path, disk: int, path: Path) -> Iterator[Callable[[_Parcel], Path]]:
         place = user / ".Trash" if _device(user / ".Trash") == disk else _top(path) / ".Trashes" / str(os.getuid())
         if place.is_dir():  # the Finder makes it; one that we made it would not know
-            yield lambda path, plan: _into(path, place, plan)
+            yield lambda parcel: _into(parcel, place)
 
-    def _put_xdg(self, path: Path, plan: Plan, trash: Path, top: Path | None) -> Path:
+    def _put_xdg(self, parcel: _Parcel, trash: Path, top: Path | None) -> Path:
         """Write the information first, which reserves the name, then move the file."""
+        path, plan, root = parcel
         files, info = trash / "files", trash / "info"
         for folder in (trash, files, info):
-            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            make_folder(folder, mode=0o700)
             if folder.is_symlink() or folder.stat().st_uid != os.getuid():
                 raise PermissionError(errno.EPERM, "not our trash", str(folder))
         original = os.fspath(path if top is None else path.relative_to(top))
@@ -141,7 +152,7 @@ class Trash:
                 reach("trash.noted")
                 if not os.path.lexists(files / name):
                     plan(files / name)
-                    moved = move_file(path, files / name)
+                    moved = move_file(path, files / name, root=root)
             finally:
                 if not moved:
                     note.unlink(missing_ok=True)
@@ -149,40 +160,57 @@ class Trash:
                 return files / name
         raise FileExistsError(errno.EEXIST, "too many files of this name in the trash", str(files / path.name))
 
-    def _put_own(self, path: Path, plan: Plan) -> Path:
+    def _put_own(self, parcel: _Parcel) -> Path:
         folder = self._own / self._clock().strftime("%Y-%m-%d")
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        return _into(path, folder, plan)
+        make_folder(folder, mode=0o700)
+        return _into(parcel, folder)
 
 
-def carry(path: Path, target: Path) -> bool:
+def carry(path: Path, target: Path, *, root: Path | None = None) -> bool:
     """Move as `jobs.inputs.move_file` does, also from one disk to another."""
     try:
-        return move_file(path, target)
+        return move_file(path, target, root=root)
     except OSError as error:
         if error.errno != errno.EXDEV:
             raise
     if os.path.lexists(target):
         return False
     temporary = target.with_name(f".{os.urandom(8).hex()}.mlxd-tmp")
+    folder, there = open_parent(path, root), open_target(target, root)
     try:
-        shutil.copy2(path, temporary, follow_symlinks=False)
-        with temporary.open("rb") as copied:
-            Files().sync(copied.fileno())
-        if not move_file(temporary, target):
+        _copy(path.name, folder, temporary.name, there)
+        if not move_file(temporary, target, root=root):
             return False
+        os.unlink(path.name, dir_fd=folder)
     finally:
-        temporary.unlink(missing_ok=True)
-    path.unlink()
+        Files().remove(temporary.name, folder=there)
+        os.close(there)
+        os.close(folder)
     return True
 
 
-def _into(path: Path, folder: Path, plan: Plan) -> Path:
+def _copy(name: str, folder: int, temporary: str, there: int) -> None:
+    """Copy the file *name* of *folder* to *there* with its times and mode, durably; a link as a link."""
+    status = os.stat(name, dir_fd=folder, follow_symlinks=False)
+    if stat.S_ISLNK(status.st_mode):
+        os.symlink(os.readlink(name, dir_fd=folder), temporary, dir_fd=there)
+        return
+    file = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=folder)
+    with os.fdopen(file, "rb") as source, os.fdopen(Files().create(temporary, folder=there), "wb") as copied:
+        shutil.copyfileobj(source, copied)
+        copied.flush()
+        os.fchmod(copied.fileno(), stat.S_IMODE(status.st_mode))
+        os.utime(copied.fileno(), ns=(status.st_atime_ns, status.st_mtime_ns))
+        Files().sync(copied.fileno())
+
+
+def _into(parcel: _Parcel, folder: Path) -> Path:
+    path, plan, root = parcel
     for number in range(1, _MOST):
         target = folder / numbered(path.name, number)
         if not os.path.lexists(target):
             plan(target)
-            if carry(path, target):
+            if carry(path, target, root=root):
                 return target
     raise FileExistsError(errno.EEXIST, "too many files of this name in the trash", str(folder / path.name))
 

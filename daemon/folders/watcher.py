@@ -219,6 +219,7 @@ class Watcher:
             intake=self._intake,
             background=self._background,
             wake=self.wake,
+            clock=self._clock,
             rescan_seconds=self._rescan_seconds,
             paused=paused,
         )

@@ -8,8 +8,10 @@ permissions prove nothing about a service's.
 from __future__ import annotations
 
 import os
+import sqlite3
 import stat
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from typing import Final
 
@@ -125,6 +127,25 @@ def _socket(patient: Patient) -> Iterator[Finding]:
     yield from surroundings.socket(patient.home.socket, uid=patient.machine.uid(), answers=answers)
 
 
+def _ledger(patient: Patient) -> Iterator[Finding]:
+    """Look at the ledger of a daemon that does not answer: it may be why; one that runs tells of it itself."""
+    path = patient.home.ledger
+    if not isinstance(patient.health, MlxdError) or not path.exists():
+        return
+    from jobs import schema  # a daemon that answers spares the command this
+
+    try:
+        with closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)) as connection:
+            ((version,),) = connection.execute("PRAGMA user_version").fetchall()
+        schema.require_known(version, path)
+    except MlxdError as error:
+        yield problem("ledger", error.message, "The daemon cannot start with it, and takes no jobs until then.")
+    except sqlite3.Error as error:
+        yield problem("ledger", f"{path} cannot be read: {error}.", f"Look at its permissions: ls -l '{path}'")
+    else:
+        yield ok("ledger", f"{path} can be read.")
+
+
 def _config(patient: Patient) -> Iterator[Finding]:
     path = patient.home.config
     if isinstance(patient.config, MlxdError):
@@ -208,6 +229,7 @@ _CHECKS: Final[Sequence[tuple[str, _Check]]] = (
     ("memory", _memory),
     ("disk", lambda patient: fitness.disk(patient.machine, patient.home.state)),
     ("home", _home),
+    ("ledger", _ledger),
     ("socket", _socket),
     ("path", lambda patient: surroundings.path_variable(patient.machine)),
     ("config", _config),

@@ -40,6 +40,10 @@ log = logging.getLogger(__name__)
 _REAP_S: Final = 0.5
 #: Seconds until a killed runner must be gone.
 _KILL_S: Final = 5.0
+#: Parts in which a runner's silence is waited for; see `Engine._silence_left`.
+_PARTS: Final = 4
+#: Seconds by which a wait may last longer than asked for before we take ourselves for stopped.
+_OVERSLEPT_S: Final = 0.25
 
 
 class Engine:
@@ -206,11 +210,20 @@ class Engine:
         poller.register(self._wire, select.POLLIN)
         poller.register(self._listen, select.POLLIN)
         while True:
-            timeout = self._silence_left()
-            if timeout is not None and timeout <= 0:
-                return self._silent()
+            began = self._clock()
+            left, longest = self._silence_left()
+            if left is not None and left < -_OVERSLEPT_S:  # nobody waited for it when it was due
+                self._heard = began
+                continue
+            timeout = None if left is None else max(0.0, min(left, longest))
             # poll, not select: a daemon may have more than 1024 descriptors open.
             readable = {fd for fd, _ in poller.poll(None if timeout is None else math.ceil(timeout * 1000))}
+            if left is not None and left <= 0 and not readable:  # judged only after everything it said was read
+                return self._silent()
+            if timeout is not None:
+                # What the wait took too long we were stopped ourselves, and could have heard nobody.
+                overslept = self._clock() - began - timeout
+                self._heard += overslept if overslept > _OVERSLEPT_S else 0.0
             if self._listen.fileno() in readable:
                 self._listen.recv(4096)
             if self._wire.fileno() in readable:
@@ -221,16 +234,19 @@ class Engine:
                 for message in batch:
                     self._handle(message)
 
-    def _silence_left(self) -> float | None:
-        """Return the seconds the runner may still be silent, None while it owes nothing."""
+    def _silence_left(self) -> tuple[float | None, float]:
+        """Return the seconds the runner may still be silent, None while it owes nothing; and how long to wait at most.
+
+        Silence is waited for in parts: of the time in which we are stopped ourselves no more than a part counts.
+        """
         with self._lock:
             if not self._ready.is_set():
                 limit = self._launch.start_timeout_s
             elif self._admission.aboard:
                 limit = self._launch.silence_timeout_s
             else:
-                return None
-            return self._heard + limit - self._clock()
+                return None, 0.0
+            return self._heard + limit - self._clock(), limit / _PARTS
 
     def _silent(self) -> str:
         if not self._ready.is_set():
@@ -252,10 +268,12 @@ class Engine:
 
     def _event(self, call_id: str, kind: str, data: Mapping[str, Any]) -> None:
         with self._lock:
-            call = self._calls.pop(call_id, None) if kind in ("done", "error") else self._calls.get(call_id)
-        if call is not None:
+            ticket = self._admission.aboard.get(call_id)
+        if kind in ("done", "error"):
+            self._forget(call_id)
+        if ticket is not None:
             reach("request.event")
-            call.tell(kind, data)
+            ticket.call.tell(kind, data)
 
     def _remember(self, message: Mapping[str, Any]) -> None:
         found = message.get("bytes")
@@ -334,6 +352,7 @@ class Engine:
             raise InvalidRequest(str(error)) from error
         except OSError:
             pass  # it is dying: the reader ends every call in a moment
+        reach("request.sent")
         if call.ended:
             self._send_cancel(call.id)  # cancelled before the runner had heard of it
 

@@ -12,6 +12,7 @@ from typing import Any, Final
 
 from daemon.models.references import ResolvedModel
 from jobs.provenance import UsedModel
+from plugins.model_files import read_json
 from plugins.weights import MAX_HEADER
 
 _COMMIT: Final = re.compile(r"[0-9a-f]{40}")
@@ -79,7 +80,7 @@ def _content(folder: Path, facts: _Facts) -> str:
 
 def _quantization(folder: Path) -> dict[str, Any] | None:
     try:
-        config = json.loads((folder / "config.json").read_bytes())
+        config = read_json(folder / "config.json")
         found = config.get("quantization") or config.get("quantization_config")
     except (OSError, ValueError, AttributeError):
         return None

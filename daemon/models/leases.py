@@ -27,7 +27,15 @@ class EngineLike(Protocol):
     def start(self) -> None:
         """Load; blocks, raises an `MlxdError`."""
 
-    def submit(self, request: Mapping[str, Any], *, on_event: OnEvent | None = None, lane: Lane = Lane.NORMAL) -> Call:
+    def submit(
+        self,
+        request: Mapping[str, Any],
+        *,
+        on_event: OnEvent | None = None,
+        lane: Lane = Lane.NORMAL,
+        alone: bool = False,
+        holder: object = None,
+    ) -> Call:
         """Start a request."""
 
     def stop(self, timeout: float) -> None:
@@ -47,15 +55,15 @@ class EngineFactory(Protocol):
 
 
 class LaneEngine:
-    """An engine as one lease sees it: its requests go into the lease's lane."""
+    """An engine as one lease sees it: its requests go into the lease's lane and under its name."""
 
     def __init__(self, engine: EngineLike, lane: Lane) -> None:
         self._engine = engine
         self._lane = lane
 
-    def submit(self, request: Mapping[str, Any], *, on_event: OnEvent | None = None) -> Call:
+    def submit(self, request: Mapping[str, Any], *, on_event: OnEvent | None = None, alone: bool = False) -> Call:
         """Start *request* (JSON); see `daemon.models.engine.Engine.submit`."""
-        return self._engine.submit(request, on_event=on_event, lane=self._lane)
+        return self._engine.submit(request, on_event=on_event, lane=self._lane, alone=alone, holder=self)
 
 
 class Lease:

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, Final, Protocol
 
 from jobs.errors import InvalidParams, ModelMissing
+from plugins.model_files import read_json
 
 #: The embedded demo models, by the name after ``demo:``.
 DEMO_MODELS: Final = Path(__file__).parents[2] / "plugins" / "demo_models"
@@ -146,7 +147,7 @@ class ModelResolver:
 def guess_runtime(folder: Path) -> str:
     """Return the built-in runtime that a model folder looks made for."""
     try:
-        config = json.loads((folder / "config.json").read_bytes())
+        config = read_json(folder / "config.json")
         return "whisper" if "n_audio_state" in config or config.get("model_type") == "whisper" else "lm"
     except (OSError, ValueError, TypeError, AttributeError):
         return "lm"  # loading it tells what is wrong
@@ -193,7 +194,7 @@ def _gaps(folder: Path) -> str | None:
         return "config.json"
     index = folder / "model.safetensors.index.json"
     try:
-        named = json.loads(index.read_bytes())["weight_map"].values() if index.is_file() else ()
+        named = read_json(index)["weight_map"].values() if index.is_file() else ()
         return next((name for name in sorted(set(named)) if not (folder / name).is_file()), None)
     except (ValueError, KeyError, AttributeError, TypeError):
         return index.name

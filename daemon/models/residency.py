@@ -117,7 +117,12 @@ NOBODY: Final = Ahead()
 
 def line_up(requests: Iterable[Request], now: float) -> list[Request]:
     """Return *requests* in the order they are served: by lane, waiting lifts, first come first served within."""
-    return sorted(requests, key=lambda one: (_RANK[one.lane] - int((now - one.since) // PATIENCE_S), one.seq))
+    return sorted(requests, key=lambda one: (urgency(one.lane, one.since, now), one.seq))
+
+
+def urgency(lane: Lane, since: float, now: float) -> int:
+    """Return the place of a request of *lane* that waits *since*, seconds; the lower goes first."""
+    return _RANK[lane] - int((now - since) // PATIENCE_S)
 
 
 def decide(  # noqa: PLR0911 - one return for each numbered case

@@ -24,6 +24,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, Final
 
+from daemon.models import terse
 from daemon.models.footprint import footprint
 from daemon.models.wire import Wire, WireError
 from jobs.errors import InvalidRequest, MlxdError, ModelBroken, RequestFailed, UnknownRuntime
@@ -206,7 +207,7 @@ def _pump(wire: Wire, inbox: queue.SimpleQueue[Message], done: threading.Event, 
 
 def main(argv: list[str], *, grace: float = GRACE_S) -> int:
     """Serve the wire whose descriptor is the first argument."""
-    logging.basicConfig(format="%(asctime)s %(name)s %(levelname)s %(message)s", level=logging.WARNING)
+    terse.install()
     # Ctrl-C in the daemon's terminal reaches the whole group, systemd's stop the whole unit: when a runner ends is the
     # daemon's decision, which lets jobs finish first. What ends it in any case is the end of the wire.
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):

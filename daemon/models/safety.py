@@ -6,13 +6,14 @@ by ``auto_map`` or ``model_file``) or crash the reader. The check looks at the f
 
 from __future__ import annotations
 
-import json
 import os
+import stat
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final
 
 from jobs.errors import ModelBroken, ModelMissing
+from plugins.model_files import read_json
 from plugins.weights import read_header
 
 #: File suffixes that are refused, and what they are.
@@ -37,8 +38,6 @@ REFUSED: Final = {
 _CODE_KEYS: Final = ("auto_map", "model_file")
 _CONFIGS: Final = ("config.json", "tokenizer_config.json", "processor_config.json", "preprocessor_config.json")
 
-#: More than this is no model's configuration, bytes.
-MAX_CONFIG: Final = 16 * 1024 * 1024
 #: More files than this is no model's folder.
 MAX_FILES: Final = 10_000
 
@@ -58,6 +57,8 @@ def check_model_folder(folder: Path) -> None:
     for path in _files(folder):
         if what := REFUSED.get(path.suffix.lower()):
             raise _refused(folder, path, f"it is {what}, and only safetensors models without code are loaded")
+        if _special(path):
+            raise _refused(folder, path, "it is not a regular file")
         if path.suffix.lower() == ".safetensors":
             weights.append(path)
     if not weights:
@@ -77,13 +78,11 @@ def _check_configs(folder: Path) -> None:
 
 def _check_config(folder: Path, path: Path) -> None:
     try:
-        if path.stat().st_size > MAX_CONFIG:
-            raise _refused(folder, path, "it is too long for a configuration")
-        config = json.loads(path.read_bytes())
+        config = read_json(path)
     except OSError as error:
         raise _refused(folder, path, f"it cannot be read ({error.strerror})") from error
-    except (ValueError, RecursionError) as error:
-        raise _refused(folder, path, f"it is not JSON ({error})") from error
+    except ValueError as error:
+        raise _refused(folder, path, str(error)) from error
     if not isinstance(config, dict):
         raise _refused(folder, path, "it is not a JSON object")
     if key := next((key for key in _CODE_KEYS if _has(config, key)), None):
@@ -104,6 +103,14 @@ def _files(folder: Path) -> Iterator[Path]:
             if count > MAX_FILES:
                 raise ModelBroken(f"{folder} has more than {MAX_FILES:,} files: it is not a model folder.")
             yield Path(root, name)
+
+
+def _special(path: Path) -> bool:
+    """Tell whether *path* leads to a pipe, a socket or a device, which nobody should open."""
+    try:
+        return not stat.S_ISREG(path.stat().st_mode)
+    except OSError:
+        return False  # a link to nowhere: what needs it says so
 
 
 def _refused(folder: Path, path: Path, why: str) -> ModelBroken:

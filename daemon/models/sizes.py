@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Final
 
 from daemon.models.references import ResolvedModel
 from daemon.models.safety import check_model_folder
 from jobs.errors import MlxdError, ModelBroken, UnknownRuntime
 from plugins.runtime import Runtime
+
+_Version = tuple[tuple[str, int, int, int], ...]
+#: More bytes than any machine has.
+_MOST: Final = 1 << 56
 
 
 class Sizes:
@@ -21,7 +27,7 @@ class Sizes:
         self._runtimes = runtimes
         self._check = check
         self._lock = threading.Lock()
-        self._known: dict[str, tuple[int, int]] = {}
+        self._known: dict[str, tuple[_Version, int]] = {}
 
     def __call__(self, model: ResolvedModel) -> int:
         """Return the bytes *model* will need.
@@ -41,7 +47,7 @@ class Sizes:
             return known[1]
         self._check(model.path)
         try:
-            need = runtime.estimate(model.path, model.options).total
+            need = _believable(runtime.estimate(model.path, model.options).total)
         except MlxdError:
             raise
         except Exception as error:  # a plugin may raise anything, and an option may be of any type
@@ -51,10 +57,18 @@ class Sizes:
         return need
 
 
-def _version(folder: Path) -> int:
-    """Return what changes when files of *folder* are added, replaced or removed, or its configuration is edited."""
-    newest = 0
-    for path in (folder, folder / "config.json"):
-        if path.exists():
-            newest = max(newest, path.stat().st_mtime_ns)
-    return newest
+def _believable(need: int) -> int:
+    """Return *need* if it is a number of bytes; the scheduler reckons with it."""
+    if not isinstance(need, int) or not 0 <= need <= _MOST:
+        raise ValueError("its memory is no believable number of bytes")
+    return need
+
+
+def _version(folder: Path) -> _Version:
+    """Return what changes when a file of *folder* is added, replaced, removed or written to; no time can be forged."""
+    try:
+        with os.scandir(folder) as entries:
+            found = [(entry.name, entry.stat()) for entry in entries]
+    except OSError:
+        return ()  # a link to nowhere or no folder: the check says what is wrong
+    return tuple(sorted((name, facts.st_ino, facts.st_size, facts.st_ctime_ns) for name, facts in found))

@@ -100,7 +100,7 @@ def _parse(line: bytes) -> dict[str, Any]:
     try:
         message = json.loads(line)
     except (ValueError, RecursionError) as error:
-        raise WireError(f"This is not a message: {line[:80]!r}") from error
+        raise WireError(f"A line of {len(line):,} bytes is not a message.") from error
     if not isinstance(message, dict) or not isinstance(message.get("op"), str):
-        raise WireError(f"This is not a message: {line[:80]!r}")
+        raise WireError(f"A line of {len(line):,} bytes is not a message.")
     return message

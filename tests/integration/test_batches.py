@@ -41,7 +41,9 @@ class Answering(FakeModels):
         self.most_files = 0
         self._lock = threading.Lock()
 
-    def submit(self, request: Mapping[str, Any], *, on_event: OnEvent | None = None) -> ScriptedCall:
+    def submit(
+        self, request: Mapping[str, Any], *, on_event: OnEvent | None = None, alone: bool = False
+    ) -> ScriptedCall:
         with self._lock:
             self.answered[str(request["prompt"])] += 1
             total = self.answered.total()

@@ -221,3 +221,90 @@ def test_the_last_write_is_remembered(ledger: Ledger, disk: Disk) -> None:
     disk.repair()
     add(ledger)
     assert ledger.problem is None
+
+
+def test_a_probe_finds_out_whether_the_problem_has_passed(ledger: Ledger, disk: Disk) -> None:
+    """Nobody need submit anything for a degraded ledger to be well again; the probe changes nothing."""
+    told: list[str | None] = []
+    ledger.on_problem(lambda: told.append(ledger.problem))
+    job = add(ledger)
+    disk.break_commits("SQLITE_FULL", "database or disk is full")
+    for _ in range(2):
+        with pytest.raises(LedgerUnavailable):
+            add(ledger)
+    assert not ledger.probe()
+    # Only its coming up is told: whoever is woken by it probes, and must not wake itself.
+    assert len(told) == 1
+    disk.repair()
+    assert ledger.probe()
+    assert ledger.problem is None
+    assert ledger.find() == [job]
+
+
+def test_nothing_is_acknowledged_on_top_of_a_log_that_may_have_holes(ledger: Ledger, disk: Disk, path: Path) -> None:
+    """After a failed sync the log is folded into the file before the next commit: the system forgets what it lost."""
+    log = path.with_name(f"{path.name}-wal")
+    jobs = [add(ledger) for _ in range(5)]
+    assert len(ledger.find()) == len(jobs)  # a reader stays connected: closing the last connection folds the log too
+    size = log.stat().st_size
+    disk.break_commits("SQLITE_IOERR_FSYNC", "disk I/O error")
+    with pytest.raises(LedgerUnavailable):
+        add(ledger)
+    disk.repair()
+    assert ledger.probe()
+    assert log.stat().st_size < size
+    # The file alone, without its log, has everything that was acknowledged.
+    copy = path.with_name("copy.sqlite3")
+    copy.write_bytes(path.read_bytes())
+    with sqlite3.connect(copy) as connection:
+        assert {row[0] for row in connection.execute("SELECT id FROM jobs")} == {job.id for job in jobs}
+    connection.close()
+
+
+def test_a_reader_holds_the_folding_up_only(ledger: Ledger, disk: Disk, path: Path) -> None:
+    """While somebody reads an old state, the doubtful log stays, and so nothing is accepted; then it goes on."""
+    add(ledger)
+    foreign = sqlite3.connect(path, isolation_level=None)
+    foreign.execute("BEGIN")
+    foreign.execute("SELECT * FROM jobs").fetchall()
+    disk.break_commits("SQLITE_IOERR_FSYNC", "disk I/O error")
+    with pytest.raises(LedgerUnavailable):
+        add(ledger)
+    disk.repair()
+    with pytest.raises(LedgerUnavailable, match="recovers from an error of the disk"):
+        add(ledger)
+    foreign.execute("ROLLBACK")
+    foreign.close()
+    add(ledger)
+    assert ledger.problem is None
+
+
+def test_a_full_disk_alone_needs_no_folding(ledger: Ledger, disk: Disk, path: Path) -> None:
+    """SQLite hears of a full disk before anything is lost, and folding would need the space that is not there."""
+    log = path.with_name(f"{path.name}-wal")
+    jobs = [add(ledger) for _ in range(5)]
+    assert len(ledger.find()) == len(jobs)  # see above
+    size = log.stat().st_size
+    disk.break_commits("SQLITE_FULL", "database or disk is full")
+    with pytest.raises(LedgerUnavailable):
+        add(ledger)
+    disk.repair()
+    add(ledger)
+    assert log.stat().st_size >= size
+
+
+def test_a_newer_ledger_keeps_every_byte(path: Path, tmp_path: Path) -> None:
+    """An older program refuses it and changes nothing, not even the log that a newer one left behind as it died."""
+    newer = tmp_path / "newer"
+    ledger = Ledger(newer)
+    with ledger._db.write("migrate") as connection:
+        connection.exec_driver_sql("PRAGMA user_version = 99")
+    for ending in ("", "-wal"):  # while it is open, as a death leaves it
+        Path(f"{path}{ending}").write_bytes(Path(f"{newer}{ending}").read_bytes())
+    ledger.close()
+    before = {ending: Path(f"{path}{ending}").read_bytes() for ending in ("", "-wal")}
+    assert before["-wal"]
+    with pytest.raises(LedgerUnavailable, match=r"newer mlxd.*99"):
+        Ledger(path)
+
+    assert {ending: Path(f"{path}{ending}").read_bytes() for ending in ("", "-wal")} == before

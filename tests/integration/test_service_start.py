@@ -5,11 +5,13 @@ from __future__ import annotations
 import os
 import shutil
 import signal
+import sqlite3
 import stat
 import subprocess
 import tempfile
 import time
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import psutil
@@ -103,6 +105,18 @@ def test_a_wrong_configuration_does_not_make_it_start_for_ever(home: Home) -> No
     finally:
         process.send_signal(signal.SIGTERM)
         process.wait(PATIENCE)
+
+
+def test_a_newer_ledger_is_told_in_the_log(home: Home) -> None:
+    """A daemon that cannot start says why where `mlxd logs` looks, and ends so that launchd tries again later."""
+    spec = installed(home)
+    with closing(sqlite3.connect(home.ledger)) as connection:
+        connection.execute("PRAGMA user_version = 99")
+    status = spawned(spec).wait(PATIENCE)
+
+    assert status > 0
+    assert "newer mlxd" in log_file(home).read_text()
+    assert "newer mlxd" in (spec.logs / "agent.err").read_text()
 
 
 @pytest.mark.skipif(not ACTIVATE, reason="systemd-socket-activate is not installed")

@@ -193,3 +193,10 @@ def test_the_schema_declares_what_is_answered(http):
 def test_the_schema_costs_nothing_until_asked():
     """Building the application does not build the schema."""
     assert create_app(FakeService()).openapi_schema is None
+
+
+def test_a_wrong_method_names_all_that_are_right(http):
+    """Allow lists the methods of every route of the path, not of the first one."""
+    for path, methods in {"/v1/jobs": "GET, POST", "/v1/schedules/a": "DELETE, GET", "/v1/health": "GET"}.items():
+        answer = http.request("PATCH", path)
+        assert (answer.status_code, answer.headers["allow"]) == (405, methods)

@@ -13,7 +13,7 @@ import pytest
 from fakes_socket import FakeService, serving, short_folder
 
 from daemon.api.app import create_app
-from daemon.api.listener import bind
+from daemon.api.listener import Listener, Origin, bind
 from daemon.api.server import SocketServer
 
 PATIENCE = 20
@@ -274,3 +274,53 @@ def test_a_server_that_never_started_can_be_stopped():
         server = SocketServer(create_app(FakeService()), bind(folder / "s"))
         assert server.stop()
         assert os.listdir(folder) == []  # noqa: PTH208 - a plain look
+
+
+@pytest.mark.parametrize("handed_over", [False, True])
+def test_a_deleted_socket_file_is_bound_anew(*, handed_over: bool) -> None:
+    """A daemon whose socket's file was deleted is found again at its next look, by old connections all the time."""
+    with short_folder() as folder:
+        path = folder / "s" / "mlxd.sock"
+        listener = bind(path)
+        if handed_over:  # by a service manager: made by somebody else, but leading to us
+            listener = Listener(
+                sockets=listener.sockets, origin=Origin.LAUNCHD, path=path, identity=None, door=listener.door
+            )
+        server = SocketServer(create_app(FakeService()), listener)
+        server.start()
+        try:
+            with connected(path) as old:
+                server.mend()
+                path.unlink()
+                server.mend()
+                assert ask(path).startswith(b"HTTP/1.1 200")
+                assert path.stat().st_mode & 0o777 == 0o600
+                old.sendall(b"GET /v1/health HTTP/1.1\r\nHost: m\r\nConnection: close\r\n\r\n")
+                assert read_all(old).startswith(b"HTTP/1.1 200")
+            path.unlink()
+            server.mend()
+            assert ask(path).startswith(b"HTTP/1.1 200")
+        finally:
+            server.stop()
+        assert not path.exists()
+
+
+def test_what_is_in_the_sockets_place_is_not_touched() -> None:
+    """A file that somebody put there stays, and is told once it is asked for; when it is gone, the socket is back."""
+    with short_folder() as folder:
+        path = folder / "s" / "mlxd.sock"
+        server = SocketServer(create_app(FakeService()), bind(path))
+        server.start()
+        try:
+            path.unlink()
+            path.write_text("mine")
+            server.mend()
+            server.mend()
+            assert path.read_text() == "mine"
+            assert "is no socket" in str(server.problem)
+            path.unlink()
+            server.mend()
+            assert server.problem is None
+            assert ask(path).startswith(b"HTTP/1.1 200")
+        finally:
+            server.stop()

@@ -79,8 +79,9 @@ def show(session: Session, /, *, running: bool, origins: bool, as_json: bool) ->
         write_json(Transport(session.home.socket).ask("GET", "/v1/config"))
     else:
         from daemon.config.model import load
+        from daemon.config.withheld import without_secrets
 
-        write_json(load(session.home.config, home=session.home).model_dump(mode="json"))
+        write_json(without_secrets(load(session.home.config, home=session.home).model_dump(mode="json")))
     return Exit.OK
 
 

@@ -41,7 +41,9 @@ def _examine(home: Home) -> list[Finding]:
     from jobs.errors import MlxdError
 
     try:
-        found = Client(home.socket).doctor()
+        client = Client(home.socket)
+        client.health()  # who does not even answer this is not waited for as long as an examination may take
+        found = client.doctor()
     except MlxdError as error:
         said = (
             "Examined from this terminal, for no daemon answered. What a terminal may read proves little about a "

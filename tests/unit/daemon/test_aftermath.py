@@ -9,6 +9,7 @@ from types import SimpleNamespace
 import pytest
 
 from daemon.aftermath import Aftermath
+from jobs.errors import LedgerUnavailable
 from jobs.model import After, ErrorInfo, Job, Placement, Source, State
 from plugins.manager import PluginManager
 
@@ -35,7 +36,7 @@ def _settle() -> Aftermath:
         plugins=PluginManager(builtins=()),
         unblock=lambda: None,
         journal=SimpleNamespace(keys=lambda _: ()),  # type: ignore[arg-type]
-        trash=SimpleNamespace(put=lambda path, _: path.unlink()),  # type: ignore[arg-type]
+        trash=SimpleNamespace(put=lambda path, _, root: path.unlink()),  # type: ignore[arg-type]
         notify=lambda _: None,
     )
 
@@ -88,3 +89,48 @@ def test_who_hears_of_which_end(state: State, told: bool, plugins_hear: bool) ->
     job = Job(task="t", id="aaaaaaaaaa", seq=1, state=state, created_at=datetime(2026, 1, 1, tzinfo=UTC))
     aftermath(job)
     assert (bool(notified), bool(heard)) == (told, plugins_hear)
+
+
+def test_plugins_hear_once_even_if_the_ledger_fails_meanwhile() -> None:
+    """What needs the ledger comes first and is passed on to be done again; the hook, which may do anything, is last."""
+    heard: list[Job] = []
+    tries: list[Job] = []
+
+    def notify(job: Job) -> None:
+        tries.append(job)
+        if len(tries) == 1:
+            raise LedgerUnavailable("disk full")
+
+    aftermath = Aftermath(
+        plugins=SimpleNamespace(job_finished=heard.append),  # type: ignore[arg-type]
+        unblock=lambda: None,
+        journal=SimpleNamespace(),  # type: ignore[arg-type]
+        trash=SimpleNamespace(),  # type: ignore[arg-type]
+        notify=notify,
+    )
+    job = Job(task="t", id="aaaaaaaaaa", seq=1, state=State.SUCCEEDED, created_at=NOW)
+    with pytest.raises(LedgerUnavailable):
+        aftermath(job)
+    assert heard == []
+    aftermath(job)
+    assert (len(tries), heard) == (2, [job])
+
+
+def test_an_input_is_put_away_when_the_ledger_can_be_written(settle: Aftermath, tmp_path: Path) -> None:
+    """The journal of moves is in the ledger: while that fails, the input stays, and whoever asks hears of it."""
+    file = tmp_path / "a.wav"
+    file.write_text("x")
+    answers: list[tuple[str, str]] | None = None
+
+    def keys(_job: str) -> list[tuple[str, str]]:
+        if answers is None:
+            raise LedgerUnavailable("disk full")
+        return answers
+
+    settle._journal = SimpleNamespace(keys=keys)  # type: ignore[assignment]
+    with pytest.raises(LedgerUnavailable):
+        settle(ended(file, State.SUCCEEDED, kind="folder"))
+    assert file.exists()
+    answers = []
+    settle(ended(file, State.SUCCEEDED, kind="folder"))
+    assert not file.exists()

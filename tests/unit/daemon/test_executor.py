@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import threading
 from collections.abc import Iterator
 from datetime import timedelta
@@ -10,6 +12,7 @@ from pathlib import Path
 import pytest
 from fakes_daemon import Bench, FakeModels
 
+from daemon.executor import Policy
 from jobs.errors import InvalidInput, JobCancelled, LedgerUnavailable, ModelMissing, RequestFailed, RunnerDied
 from jobs.model import Job, NewJob, State
 
@@ -164,6 +167,80 @@ def test_dead_runner_spends_the_crash_budget(bench: Bench) -> None:
     assert (done.state, done.crashes, done.failures) == (State.QUARANTINED, 3, 0)
 
 
+def test_a_shared_death_makes_a_suspect_and_convicts_nobody(tmp_path: Path) -> None:
+    """A job that was not alone on a dead runner is tried again, alone; deaths of its own put it aside, releasably."""
+    together, own = RunnerDied("gone", jobs=2, requests=2), RunnerDied("gone", jobs=1, requests=1)
+    models = FakeModels(together, own, own)
+    bench = Bench(tmp_path, models=models)
+
+    def run(ctx, params):
+        with ctx.models("m", runtime="lm") as model:
+            return model.submit({}).result()
+
+    bench.task("t", run)
+    job = add(bench, "t")
+    for _ in range(3):
+        bench.executor.execute(job.id)
+
+    done = bench.ledger.get(job.id)
+    assert (done.state, done.crashes, models.alone) == (State.QUARANTINED, 3, [False, True, True])
+    assert done.error.message.endswith(
+        f"This job has ended its runner 3 times and is put aside; `mlxd retry {job.id}` releases it."
+    )
+    bench.close()
+
+
+def test_shared_deaths_alone_never_quarantine(tmp_path: Path) -> None:
+    """Even with a budget of one, somebody else's doing puts nobody aside."""
+    models = FakeModels(RunnerDied("gone", jobs=2, requests=2), {"text": "x"})
+    bench = Bench(tmp_path, models=models, policy=Policy(max_crashes=1))
+
+    def run(ctx, params):
+        with ctx.models("m", runtime="lm") as model:
+            return model.submit({}).result()
+
+    bench.task("t", run)
+    job = add(bench, "t")
+    for _ in range(2):
+        bench.executor.execute(job.id)
+
+    assert (bench.ledger.get(job.id).state, models.alone) == (State.SUCCEEDED, [False, True])
+    bench.close()
+
+
+def test_a_runner_that_was_dead_before_costs_nothing(bench: Bench) -> None:
+    """A request that others' deeds kept from its runner costs its job neither an attempt nor a crash."""
+
+    def run(ctx, params):
+        raise RunnerDied("gone", jobs=0, requests=0)
+
+    bench.task("t", run)
+    job = add(bench, "t")
+    bench.executor.execute(job.id)
+
+    back = bench.ledger.get(job.id)
+    assert (back.state, back.crashes, back.attempts) == (State.QUEUED, 0, 0)
+    assert [job.id] == [each.id for each in bench.again]
+
+
+def test_a_task_may_clear_requests_of_suspicion_once(tmp_path: Path) -> None:
+    """What the task says of a request counts while its job has one death to its name; after two all go alone."""
+    died = RunnerDied("gone", jobs=1, requests=1)
+    models = FakeModels(died, died, {"text": "x"})
+    bench = Bench(tmp_path, models=models)
+
+    def run(ctx, params):
+        with ctx.models("m", runtime="lm") as model:
+            return model.submit({}, alone=False).result()
+
+    bench.task("t", run)
+    job = add(bench, "t")
+    for _ in range(3):
+        bench.executor.execute(job.id)
+    assert (bench.ledger.get(job.id).state, models.alone) == (State.SUCCEEDED, [False, False, True])
+    bench.close()
+
+
 def test_missing_things_block(bench: Bench) -> None:
     """A missing model, and a task whose plugin is gone, block the job and cost no attempt."""
 
@@ -264,11 +341,12 @@ def test_lost_fence_is_dropped(bench: Bench) -> None:
 
 
 def test_unwritten_end_leaves_an_orphan(bench: Bench) -> None:
-    """When the ledger fails at the end of a job, the job is found as an orphan, and not while it runs."""
+    """When the ledger fails at the end of a job until the stop, it is found as an orphan, and not while it runs."""
     inside: list[list[Job]] = []
 
     def run(ctx, params):
         inside.append(bench.executor.orphans())
+        bench.executor.drain(gently=False)
         return {}
 
     def full(*args: object, **more: object) -> Job:
@@ -281,6 +359,7 @@ def test_unwritten_end_leaves_an_orphan(bench: Bench) -> None:
 
     assert inside == [[]]
     assert [job.id] == [each.id for each in bench.executor.orphans()]
+    assert bench.astray == 1
 
 
 def test_unclaimable_ledger_is_survived(bench: Bench) -> None:
@@ -295,3 +374,119 @@ def test_unclaimable_ledger_is_survived(bench: Bench) -> None:
     bench.executor.execute(job.id)
 
     assert State.QUEUED is bench.ledger.get(job.id).state
+    assert bench.astray == 1
+
+
+@pytest.mark.parametrize("verb", ["finish", "fail", "crash", "block", "intend", "checkpoint"])
+def test_what_was_computed_outlasts_a_full_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, verb: str) -> None:
+    """A running job waits while the ledger cannot be written and goes on right afterwards: it is not run again."""
+    bench = Bench(tmp_path, policy=Policy(persist_every=0.001))
+    write, tries, runs = getattr(bench.ledger, verb), [], []
+    ends = {"fail": InvalidInput("no"), "crash": RunnerDied("died"), "block": ModelMissing("gone")}
+
+    def failing(*args: object, **more: object) -> object:
+        tries.append(verb)
+        if len(tries) < 4:
+            raise LedgerUnavailable("disk full")
+        return write(*args, **more)
+
+    def run(ctx, params):
+        runs.append(1)
+        ctx.checkpoint({"step": 1})
+        ctx.output("a.txt", "hello")
+        if verb in ends:
+            raise ends[verb]
+        return {}
+
+    monkeypatch.setattr(bench.ledger, verb, failing)
+    bench.task("t", run)
+    job = add(bench, "t")
+    bench.executor.execute(job.id)
+    states = {"fail": State.FAILED, "crash": State.QUEUED, "block": State.BLOCKED}
+    assert bench.ledger.get(job.id).state is states.get(verb, State.SUCCEEDED)
+    assert (len(tries), runs, len(bench.ended)) == (4, [1], 1)
+    bench.close()
+
+
+@pytest.mark.parametrize("code", [errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES])
+def test_results_without_a_place_block_the_job(bench: Bench, monkeypatch: pytest.MonkeyPatch, code: int) -> None:
+    """A full or read-only disk costs a job neither an attempt nor its error budget: it waits, with the reason."""
+
+    def full(*args: object) -> None:
+        raise OSError(code, os.strerror(code))
+
+    monkeypatch.setattr("jobs.files.Files.write", full)
+    bench.task("t", lambda ctx, params: {"text": str(ctx.output("a.txt", "hello").path)})
+    job = add(bench, "t")
+    bench.executor.execute(job.id)
+    after = bench.ledger.get(job.id)
+    assert (after.state, after.attempts, after.failures) == (State.BLOCKED, 0, 0)
+    assert after.error is not None
+    assert (after.error.type, after.error.facts["needs"]) == ("storage-unavailable", 5)
+    assert bench.again == [after]
+    assert list((bench.world.results / job.id).iterdir()) == []
+
+
+def test_a_disk_error_is_tried_again(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    """EIO on a result spends the error budget: it may pass, and a disk that is broken must not be asked for ever."""
+
+    def broken(*args: object) -> None:
+        raise OSError(errno.EIO, "I/O error")
+
+    monkeypatch.setattr("jobs.files.Files.sync", broken)
+    bench.task("t", lambda ctx, params: {"text": str(ctx.output("a.txt", "hello").path)})
+    job = add(bench, "t", max_failures=2)
+    bench.executor.execute(job.id)
+    assert (bench.ledger.get(job.id).state, bench.ledger.get(job.id).failures) == (State.QUEUED, 1)
+    bench.clock.advance(60)
+    bench.executor.execute(job.id)
+    assert bench.ledger.get(job.id).state is State.FAILED
+
+
+def test_no_model_works_for_results_without_a_place(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Five hundred jobs in the night of a full disk keep no model busy: they are blocked before they ask for one."""
+    monkeypatch.setattr("jobs.room.LEAST", 1 << 62)
+
+    def run(ctx, params):
+        with ctx.models(None, runtime="lm"):
+            return {}
+
+    bench.task("t", run)
+    job = add(bench, "t")
+    bench.executor.execute(job.id)
+    assert bench.ledger.get(job.id).state is State.BLOCKED
+    assert bench.models.leased == 0
+
+
+def test_what_follows_an_end_outlasts_a_full_disk(tmp_path: Path) -> None:
+    """Input, notices and followers of a job that has ended are seen to when the ledger can be written again."""
+    bench = Bench(tmp_path, policy=Policy(persist_every=0.001))
+    tries: list[Job] = []
+
+    def ended(job: Job) -> None:
+        tries.append(job)
+        if len(tries) < 3:
+            raise LedgerUnavailable("disk full")
+        bench.ended.append(job)
+
+    bench.executor._ended = ended
+    bench.task("t", lambda ctx, params: {})
+    job = add(bench, "t")
+    bench.executor.execute(job.id)
+    assert (len(tries), [each.state for each in bench.ended], bench.astray) == (3, [State.SUCCEEDED], 0)
+    bench.close()
+
+
+def test_a_job_that_cannot_be_read_after_its_claim_is_looked_for(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Reading may fail as well: the job is claimed and does not run, so somebody has to look for it soon."""
+
+    def broken(job_id: str) -> Job:
+        raise LedgerUnavailable("disk I/O error")
+
+    bench.task("t", lambda ctx, params: {})
+    job = add(bench, "t")
+    with monkeypatch.context() as patched:
+        patched.setattr(bench.ledger, "get", broken)
+        bench.executor.execute(job.id)
+    assert [job.id] == [each.id for each in bench.executor.orphans()]
+    assert bench.astray == 1

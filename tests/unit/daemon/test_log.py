@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import json
 import logging
@@ -206,7 +207,7 @@ def test_an_error_says_where_and_not_what_was_in_it(home: Home, screen: Screen) 
 
 
 def test_an_errors_cause_is_told(home: Home) -> None:
-    """The chain has one more link; a foreign message is cut short, ours is not."""
+    """The chain has one more link; a foreign message is withheld, it may quote a prompt; ours is not."""
     log.configure(home, foreground=False)
     try:
         fail(RequestFailed("y" * 1000), ValueError("x" * 1000))
@@ -214,7 +215,7 @@ def test_an_errors_cause_is_told(home: Home) -> None:
         log_here.exception("Bad.")
     error = records(home)[0]["error"]
     assert error["message"] == "y" * 1000
-    assert error["cause"] == {"type": "ValueError", "message": "x" * 300 + "... (1000 characters)"}
+    assert error["cause"] == {"type": "ValueError", "message": "[1000 characters withheld]"}
 
 
 def test_an_error_that_lists_errors_in_its_own_way(home: Home) -> None:
@@ -283,10 +284,30 @@ def test_a_full_disk_is_said_once(home: Home, screen: Screen) -> None:
             log_here.info("a long line " * 100)
         assert screen.getvalue().count("cannot be written") == 1
         assert "No space left" in screen.getvalue()
+        assert "No space left" in str(log.problem())
+        # Reading the configuration again, or stopping, does not trip over what could not be written.
+        log.configure(home, foreground=False)
+        log_here.info("There is space.")
     finally:
-        with pytest.raises(OSError, match="No space left"):
-            handler.stream.close()
-        handler.stream = None
+        log.release()
+    assert log.problem() is None
+    assert records(home)[-1]["message"] == "There is space."
+
+
+def test_a_log_on_a_full_disk_goes_on_by_itself(home: Home, monkeypatch) -> None:
+    """The problem is told while it lasts, and no longer, even if nothing more is logged."""
+    monkeypatch.setattr(sys, "stderr", None)
+    log.configure(home, foreground=False)
+    (handler,) = [each for each in logging.getLogger().handlers if isinstance(each, log._FileHandler)]
+
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(handler, "flush", full)
+        log_here.info("Lost or late.")
+        assert "No space left" in str(log.problem())
+    assert log.problem() is None
 
 
 def test_a_closed_terminal_stops_nothing(home: Home, monkeypatch) -> None:

@@ -14,7 +14,7 @@ from daemon.config.lanes import LaneConfig
 from daemon.config.model import Config
 from daemon.config.notify import NotifyConfig
 from daemon.notify import NOTIFY, Notifier, delivery, matches, quiet_lane, settings, summary
-from jobs.errors import LedgerUnavailable
+from jobs.errors import InvalidRequest, LedgerUnavailable
 from jobs.model import ErrorInfo, Job, Lane, NewJob, OutputFile, Source, State
 
 
@@ -134,13 +134,17 @@ def test_a_delivery_makes_no_delivery(bench: Bench) -> None:
 
 
 def test_trouble_does_not_reach_the_job(bench: Bench, caplog: pytest.LogCaptureFixture) -> None:
-    """A ledger that cannot be written is logged; whoever ended the job hears nothing of it."""
+    """A delivery that cannot be made is logged; a ledger that cannot be written is passed on, to be tried again."""
+    errors = iter((InvalidRequest("no"), LedgerUnavailable("disk full")))
 
-    def full(new: NewJob) -> None:
-        raise LedgerUnavailable("disk full")
+    def add(new: NewJob) -> None:
+        raise next(errors)
 
-    Notifier(config=lambda: Config(notify=(entry(),)), add=full)(ended(bench))
+    tell = Notifier(config=lambda: Config(notify=(entry(),)), add=add)
+    tell(ended(bench))
     assert [getattr(record, "action", "") for record in caplog.records] == ["notify_failed"]
+    with pytest.raises(LedgerUnavailable):
+        tell(ended(bench))
 
 
 def test_ends_cut_off_are_told_after_the_start(bench: Bench) -> None:

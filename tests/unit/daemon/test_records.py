@@ -12,7 +12,7 @@ from fakes_records import Office, answer
 
 from daemon.config.model import OutputsConfig
 from jobs import provenance
-from jobs.errors import InvalidInput, LedgerUnavailable
+from jobs.errors import InvalidInput, StaleFence
 from jobs.model import Job, NewJob, Placement, Source, State
 
 
@@ -245,7 +245,7 @@ def test_an_attempt_that_died_before_its_end_leaves_one_sidecar(office: Office, 
 
 
 def failing(*_: object, **__: object) -> Job:
-    raise LedgerUnavailable("the disk is full")
+    raise StaleFence("somebody else is about to do it again")
 
 
 def test_a_sidecar_stands_for_its_file(office: Office, inbox: Path) -> None:

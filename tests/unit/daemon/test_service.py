@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +18,7 @@ from daemon.paths import find_home
 from daemon.service import Service
 from daemon.views import Condition, FolderStatus, LaneStatus, ModelStatus, ReloadReport, Residency, ServiceFacade
 from jobs.errors import InvalidParams, JobConflict, LedgerUnavailable, QueueFull, UnknownTask
+from jobs.files import explain
 from jobs.model import ErrorInfo, Job, Lane, NewJob, State
 from plugins.manager import PluginManager
 
@@ -30,11 +32,8 @@ class FakeQueue:
     def put(self, job_id: str, *, lane: Lane = Lane.NORMAL, priority: int = 0) -> None:
         self.hints.append(job_id)
 
-    def clear(self) -> None:
-        self.hints.clear()
-
-    def waiting(self) -> int:
-        return len(self.hints)
+    def hinted(self, job_id: str, *, lane: Lane) -> bool:
+        return job_id in self.hints
 
 
 class FakeScheduler:
@@ -175,7 +174,7 @@ def test_reload_unblocks(desk: Desk) -> None:
     job, _ = desk.service.submit(NewJob(task="noop"))
     claimed = desk.bench.ledger.claim(job.id, "me")
     desk.bench.ledger.block(job.id, claimed.fence, _error())
-    desk.queue.clear()
+    desk.queue.hints.clear()
 
     assert desk.service.reload().changed == ("log.level",)
     assert desk.queue.hints == [job.id]
@@ -292,3 +291,25 @@ def test_a_held_job_says_why(desk: Desk) -> None:
     assert desk.service.health().lanes == (status,)
     desk.service.reload()
     assert nudges == [1]
+
+
+def test_jobs_go_on_when_their_results_have_room(desk: Desk, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Health says at once why they wait; as many go on as there is room for; then health says nothing any more."""
+    waiting = []
+    for number in range(3):
+        job, _ = desk.service.submit(NewJob(task="noop"))
+        claimed = desk.bench.ledger.claim(job.id, "me")
+        assert claimed is not None
+        full = explain(OSError(errno.ENOSPC, "full"), tmp_path / str(number) / "a.txt", needs=1 << 20)
+        error = ErrorInfo(type=full.slug, message=full.message, facts=full.facts)
+        desk.service.note_blocked(desk.bench.ledger.block(job.id, claimed.fence, error))
+        waiting.append(job.id)
+    assert "the disk is full" in desk.service.health().problems[0]
+    free = {"bytes": 0}
+    monkeypatch.setattr("jobs.room._free", lambda _facts: free["bytes"])
+    for room, left in ((0, 3), (3 << 20, 1), (2 << 20, 0)):
+        free["bytes"] = room
+        desk.service.unblock_arrived()
+        assert [desk.service.get(job_id).state for job_id in waiting].count(State.BLOCKED) == left
+        assert desk.service.waits_for_room == (left > 0)
+    assert desk.service.health().problems == ()

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from jobs import files as module
-from jobs.files import Files
+from jobs.files import Files, open_below
 
 
 @pytest.fixture
@@ -93,3 +93,20 @@ def test_what_a_dead_attempt_left_is_replaced(tmp_path: Path, folder: int) -> No
 def test_removing_nothing_is_fine(folder: int) -> None:
     """What is gone already is gone."""
     Files().remove("nothing", folder=folder)
+
+
+def test_below_a_root_no_link_is_followed(tmp_path: Path) -> None:
+    """The root itself may be one; a folder on the way and the file may not, whatever they lead to."""
+    outside, real = tmp_path / "outside", tmp_path / "real"
+    for folder in (outside, real / "plain"):
+        folder.mkdir(parents=True)
+        (folder / "a.txt").touch()
+    root = tmp_path / "root"
+    root.symlink_to(real)
+    (real / "linked").symlink_to(outside)
+    (real / "plain" / "b.txt").symlink_to(outside / "a.txt")
+    os.close(open_below(root / "plain" / "a.txt", os.O_RDONLY, root=root))
+    for name in ("linked/a.txt", "plain/b.txt"):
+        with pytest.raises(OSError, match=r"Not a directory|symbolic links"):
+            open_below(root / name, os.O_RDONLY, root=root)
+    os.close(open_below(root / "linked" / "a.txt", os.O_RDONLY, root=None))

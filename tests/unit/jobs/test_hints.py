@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import logging
 import sqlite3
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -107,7 +109,7 @@ def test_a_file_deleted_while_running_hurts_nobody(path: Path) -> None:
     file = HintFile(path)
     number = file.add(ONE)
     for suffix in ("", "-wal", "-shm"):
-        Path(f"{path}{suffix}").unlink()
+        Path(f"{path}{suffix}").unlink(missing_ok=True)
     file.add(TWO)
     file.remove(number)
     assert list(file.rows().values()) == [TWO]
@@ -134,15 +136,48 @@ def test_without_a_file_hints_live_in_memory(path: Path, caplog: pytest.LogCaptu
 
 
 def test_a_foreign_lock_delays_nobody(path: Path) -> None:
-    """Another program that locks the file keeps what it holds; we go on with a new file."""
+    """Another program that had locked the file keeps what it holds; we go on with a new file."""
     file = HintFile(path)
     file.add(ONE)
+    file.close()
     foreign = sqlite3.connect(path, isolation_level=None)
     foreign.execute("BEGIN EXCLUSIVE")
+    file = HintFile(path)
     file.add(TWO)
     file.close()
     foreign.close()
-    assert _on_disk(path) == [ONE, TWO]
+    assert _on_disk(path) == [TWO]
+
+
+def test_truncating_any_file_of_ours_ends_nobody(path: Path) -> None:
+    """Whichever of SQLite's files is cut to nothing under us, the process lives and the hints stay."""
+    program = f"""
+import os, pathlib
+from jobs.hints import Hint, HintFile
+file = HintFile(pathlib.Path({str(path)!r}))
+for number in range(50):
+    file.add(Hint("normal", 0, b"%d" % number))
+for one in pathlib.Path({str(path.parent)!r}).iterdir():
+    os.truncate(one, 0)
+for number in range(50):
+    file.add(Hint("batch", 0, b"%d" % number))
+print(len(file.rows()))
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False, timeout=60)
+    assert (done.returncode, done.stdout) == (0, "100\n"), done.stderr
+
+
+def test_a_number_beyond_counting_is_dropped(path: Path) -> None:
+    """A row with the highest number there is does not keep us from counting on."""
+    HintFile(path).close()
+    connection = sqlite3.connect(path)
+    connection.execute("INSERT INTO hints VALUES (9223372036854775807, 'normal', 0, x'00')")
+    connection.commit()
+    connection.close()
+    file = HintFile(path)
+    assert file.add(ONE) == 1
+    file.close()
+    assert _on_disk(path) == [ONE]
 
 
 def test_a_closed_file_stays_as_it_was(path: Path) -> None:

@@ -145,3 +145,23 @@ def test_a_sidecar_that_cannot_be_written_is_told(tmp_path: Path) -> None:
     with pytest.raises(OutputError):
         write_error_sidecar(tmp_path / "file" / "memo.wav", "No.")
     assert names(tmp_path) == ["file"]
+
+
+@pytest.mark.parametrize("swapped", ["in/folder", "in/folder/done"])
+def test_nothing_is_put_away_or_explained_through_a_link(tmp_path: Path, swapped: str) -> None:
+    """A folder below the watched one, or ``done``, that leads elsewhere: nothing is moved, written or removed there."""
+    root, outside = tmp_path / "in", tmp_path / "outside"
+    path = root / "folder" / "memo.wav"
+    for folder in (path.parent, outside):
+        folder.mkdir(parents=True)
+        (folder / path.name).write_bytes(b"audio")
+    if swapped == "in/folder":
+        path.unlink()
+        path.parent.rmdir()
+    (tmp_path / swapped).symlink_to(outside)
+    with pytest.raises(OutputError):
+        settle_input(path, After.DONE, root=root)
+    if swapped == "in/folder":
+        with pytest.raises(OutputError):
+            write_error_sidecar(path, "no", root=root)
+    assert names(outside) == ["memo.wav"]

@@ -240,6 +240,8 @@ def test_ready_jobs_come_most_urgent_first(ledger: Ledger, clock: Clock) -> None
     bring(ledger, State.BLOCKED)
     assert ledger.ready() == [urgent, first, second, low, batch]
     assert ledger.ready(limit=1) == [urgent]
+    assert ledger.ready_ids() == [(job.id, job.lane, job.priority, job.fence > 0) for job in ledger.ready()]
+    assert ledger.ready_ids(lanes=[Lane.BATCH]) == [(batch.id, Lane.BATCH, batch.priority, False)]
     clock.forward(3600)
     assert ledger.ready()[0] == later
 

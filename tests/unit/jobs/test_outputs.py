@@ -13,7 +13,7 @@ from fakes_jobs import STEPS, ScriptedFiles
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from jobs.errors import OutputError, StaleFence
+from jobs.errors import OutputError, StaleFence, StorageUnavailable
 from jobs.files import Files
 from jobs.model import OutputFile
 from jobs.outputs import OutputWriter
@@ -191,9 +191,10 @@ def test_a_full_disk_at_any_step_leaves_nothing_half_done(tmp_path: Path, book: 
     folder = tmp_path / "out"
     folder.mkdir()
     files = ScriptedFiles(step, fail_with(errno.ENOSPC))
-    with pytest.raises(OutputError, match=r"the disk is full\. Free some space") as caught:
+    with pytest.raises(StorageUnavailable, match=r"the disk is full\. Free some space") as caught:
         book.writer(folder, files).write("memo.txt", "content")
-    assert caught.value.facts == {"path": str(folder / "memo.txt"), "errno": "ENOSPC"}
+    place = {"path": str(folder / "memo.txt"), "folder": str(folder)}
+    assert caught.value.facts == {**place, "errno": "ENOSPC", "needs": len("content")}
     assert files.done[: step + 1] == list(STEPS[: step + 1])
     # After the link the file has its name already; the repeated attempt keeps it.
     assert names(folder) == (["memo.txt"] if step > STEPS.index("link") else [])
@@ -283,3 +284,16 @@ def test_what_a_dead_attempt_was_writing_is_swept(tmp_path: Path, book: Book) ->
     assert names(tmp_path) == [".d.txt.another123.mlxd-tmp", "items/a.txt", "mine.job1234567.mlxd-tmp"]
     book.writer(tmp_path / "not" / "there").sweep()
     assert not (tmp_path / "not").exists()
+
+
+@pytest.mark.parametrize("directory", ["in/folder", "in/folder/results"])
+def test_results_of_a_watched_folder_go_through_no_link(book: Book, tmp_path: Path, directory: str) -> None:
+    """Who may put a link into the watched folder does not choose where results are written."""
+    outside = tmp_path / "outside"
+    for folder in (tmp_path / "in", outside / "results"):
+        folder.mkdir(parents=True)
+    (tmp_path / "in" / "folder").symlink_to(outside)
+    writer = OutputWriter(tmp_path / directory, job_id="job1234567", intend=book.intend, mine={}, root=tmp_path / "in")
+    with pytest.raises(OutputError, match=r"not a folder|is a link"):
+        writer.write("a.txt", "x")
+    assert names(outside) == []

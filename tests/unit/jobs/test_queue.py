@@ -97,13 +97,29 @@ def test_a_full_lane_delays_no_other(make: Make, recorder: Recorder) -> None:
 def test_a_waiting_hint_is_not_doubled(make: Make, recorder: Recorder) -> None:
     """Asking again for a job that waits adds nothing; once it is taken, it may be asked for again."""
     queue = make()
-    queue.put("same")
     queue.put("same", priority=3)
+    queue.put("same", priority=3)
+    queue.put("same")
     assert queue.waiting() == 1
     queue.start()
     assert recorder.next() == "same"
     queue.put("same")
     assert recorder.next() == "same"
+
+
+def test_a_more_urgent_hint_takes_the_place_of_the_one_that_waits(make: Make, recorder: Recorder) -> None:
+    """It moves up instead of being there twice, in the file too."""
+    queue = make()
+    for job_id in ("one", "two", "three"):
+        queue.put(job_id)
+    queue.put("three", priority=1)
+    assert queue.waiting() == 3
+    queue.stop(10)
+    queue = make()
+    assert queue.waiting() == 3
+    queue.start()
+    assert [recorder.next() for _ in range(3)] == ["three", "one", "two"]
+    assert queue.waiting() == 0
 
 
 def test_what_execute_raises_ends_no_worker(make: Make, caplog: pytest.LogCaptureFixture) -> None:
@@ -152,18 +168,15 @@ def test_a_queue_that_never_started_stops(make: Make) -> None:
     queue.put("late")
 
 
-def test_clearing_forgets_all(make: Make) -> None:
-    """After clearing nothing waits, on disk neither."""
+def test_it_knows_which_hints_wait(make: Make) -> None:
+    """A hint is known in its own lane, in no other, and after a restart too."""
     queue = make()
-    for lane in Lane:
-        queue.put("job", lane=lane)
-    queue.clear()
-    assert queue.waiting() == 0
-    queue.put("job")
-    assert queue.waiting() == 1
-    queue.clear()
+    queue.put("job", lane=Lane.BATCH, priority=7)
+    assert queue.hinted("job", lane=Lane.BATCH)
+    assert not queue.hinted("job", lane=Lane.NORMAL)
+    assert not queue.hinted("jo", lane=Lane.BATCH)
     assert queue.stop(1)
-    assert make().waiting() == 0
+    assert make().hinted("job", lane=Lane.BATCH)
 
 
 def test_a_lane_without_workers_keeps_its_hints(path: Path, recorder: Recorder) -> None:

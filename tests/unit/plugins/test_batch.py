@@ -187,15 +187,79 @@ def test_an_interrupted_batch_goes_on_where_it_stopped(prompts: Path, out: Path)
     assert sorted(path.name for path in out.rglob("* (2)*")) == []
 
 
-def test_a_runner_that_dies_leaves_the_finished_items_saved(prompts: Path, out: Path) -> None:
-    """The daemon gets the error and retries the job; nothing that was finished is lost."""
+def killing(*words: str, **facts: Any) -> Any:
+    """Return a script whose runner dies of prompts with one of *words* in them."""
 
-    def dies(request: Mapping[str, Any], on_event: OnEvent) -> dict[str, Any]:
-        if "c.txt" in asked(request):
-            raise RunnerDied
+    def script(request: Mapping[str, Any], on_event: OnEvent) -> dict[str, Any]:
+        if any(word in asked(request) for word in words):
+            raise RunnerDied("It was ended by SIGSEGV.", **facts)
         return echo(request, on_event)
 
-    ctx = FakeContext(out, lm=dies)
+    return script
+
+
+def test_an_item_that_kills_its_runner_fails_at_the_third_death(prompts: Path, out: Path) -> None:
+    """It is tried again alone, on a new lease, after the others; these are done, and the job succeeds."""
+    ctx = FakeContext(out, lm=killing("c.txt"))
+    result = run(ctx, folder=prompts, concurrency=1)
+
+    assert (result["succeeded"], result["failed"]) == (4, 1)
+    told = [(asked(request), alone) for request, alone in zip(ctx.lm.requests, ctx.lm.alone, strict=True)]
+    assert [alone for prompt, alone in told if "c.txt" in prompt] == [False, True, True]
+    assert not any(alone for prompt, alone in told if "c.txt" not in prompt)
+    assert len(ctx.leases) == 3, "a dead runner's lease serves nobody; after the last death nothing was left to do"
+    (entry,) = [entry for entry in manifest(out)["items"] if entry["status"] == "failed"]
+    assert (entry["id"], entry["attempts"], entry["error"]["type"]) == ("c.txt", 3, "request-failed")
+    assert "died 3 times" in entry["error"]["message"]
+    assert "SIGSEGV" in entry["error"]["message"]
+
+
+def test_items_that_were_there_when_a_runner_died_are_done_alone(prompts: Path, out: Path) -> None:
+    """One death is everybody's who was aboard; asked alone, the innocent ones are answered and nothing fails."""
+    all_there = threading.Barrier(5)
+
+    def first_dies(request: Mapping[str, Any], on_event: OnEvent) -> dict[str, Any]:
+        if len(ctx.lm.requests) <= 5 and not any(ctx.lm.alone):
+            all_there.wait(DEADLINE_S)
+            raise RunnerDied(jobs=1, requests=5)
+        return echo(request, on_event)
+
+    ctx = FakeContext(out, lm=first_dies)
+    assert run(ctx, folder=prompts)["succeeded"] == 5
+    assert ctx.lm.alone == [False] * 5 + [True] * 5
+
+
+def test_an_item_that_never_reached_the_runner_is_no_suspect(prompts: Path, out: Path) -> None:
+    """What the runner had not yet been given when it died is asked again like any other."""
+    came_late: list[str] = []
+
+    def late(request: Mapping[str, Any], on_event: OnEvent) -> dict[str, Any]:
+        if not came_late:
+            came_late.append(asked(request))
+            raise RunnerDied(jobs=0, requests=0)
+        return echo(request, on_event)
+
+    ctx = FakeContext(out, lm=late)
+    assert run(ctx, folder=prompts, concurrency=1)["succeeded"] == 5
+    assert not any(ctx.lm.alone)
+    assert not any("deaths" in saved for saved in ctx.checkpoints)
+
+
+def test_a_model_that_kills_every_runner_is_the_daemons_matter(prompts: Path, out: Path) -> None:
+    """Three items convicted in a row with no answer in between: the job itself dies, and knows them the next time."""
+    ctx = FakeContext(out, lm=killing("say"))
+    with pytest.raises(RunnerDied):
+        run(ctx, folder=prompts, concurrency=1)
+    assert sorted((ctx.saved or {})["deaths"].values(), reverse=True)[:3] == [3, 3, 3]
+
+    again = FakeContext(out, saved=ctx.saved, mine=ctx.intended)
+    assert run(again, folder=prompts)["succeeded"] == 2, "those with three deaths are not asked again"
+    assert all(again.lm.alone)
+
+
+def test_finished_items_are_saved_when_the_runner_dies(prompts: Path, out: Path) -> None:
+    """What was answered before the model proved hopeless is not asked again."""
+    ctx = FakeContext(out, lm=killing("c.txt", "d.txt", "e.txt"))
     with pytest.raises(RunnerDied):
         run(ctx, folder=prompts, concurrency=1)
     assert set((ctx.saved or {})["done"]) == {"a.txt", "b.md"}

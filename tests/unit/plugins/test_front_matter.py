@@ -64,6 +64,10 @@ def test_what_is_not_ours_stays_in_the_text(text: str) -> None:
         ("json_schema: /etc/passwd", "has to be a table"),
         ("model = ", "not valid TOML"),
         ("temperature: NaN", "has to be"),
+        ("json_schema = { a = 2020-01-01 }", "no word for"),
+        ("temperature = inf", "no word for"),
+        ("top_p: 1e400", "no word for"),
+        ('system: "\\ud800"', "no word for"),
     ],
 )
 def test_mistakes_are_told(block: str, message: str) -> None:
@@ -83,3 +87,10 @@ def test_only_prompt_files_are_looked_at() -> None:
     assert of_file(Path("/a.wav"), lambda _path, _most: pytest.fail("read")) == {}
     assert of_file(Path("/a.MD"), lambda _path, most: b"---\nseed: 1\n---\n\xff"[:most]) == {"seed": 1}
     assert of_file(Path("/a.txt"), lambda _path, _most: b"\xef\xbb\xbf---\nseed: 2\n---\n") == {"seed": 2}
+
+
+@pytest.mark.parametrize("block", ["title: Which model: a history", "note: see http://a/seed=1", "# model: x"])
+def test_a_word_inside_a_line_is_no_key(block: str) -> None:
+    """Only what stands at the beginning of a line makes a block ours; another one stays in the text as it is."""
+    text = f"---\n{block}\n---\nAsk."
+    assert split(text) == ({}, text)

@@ -9,7 +9,8 @@ import pytest
 from pydantic import BaseModel, ValidationError
 
 from jobs.errors import InvalidInput
-from plugins.inputs import AbsolutePath, check_file, read_bytes, read_text
+from jobs.model import Placement
+from plugins.inputs import AbsolutePath, check_file, opening, read_bytes, read_text
 
 
 class Holder(BaseModel):
@@ -96,3 +97,16 @@ def test_a_path_parameter_is_absolute(value: str, said: str) -> None:
     with pytest.raises(ValidationError, match=said):
         Holder.model_validate({"file": value})
     assert Holder.model_validate({"file": "/a/b"}).file == Path("/a/b")
+
+
+def test_a_watched_input_is_not_read_through_a_link(tmp_path: Path) -> None:
+    """Neither the file nor, below the watched folder, a folder on the way may have become one."""
+    outside, root = tmp_path / "outside", tmp_path / "in"
+    outside.mkdir()
+    root.mkdir()
+    (outside / "a.txt").write_text("secret")
+    (root / "folder").symlink_to(outside)
+    path = root / "folder" / "a.txt"
+    assert read_text(path, limit=100, **opening(Placement())) == "secret"
+    with pytest.raises(InvalidInput):
+        read_text(path, limit=100, **opening(Placement(input=path, root=root)))

@@ -33,6 +33,11 @@ def entry(**more):
     ("header", "match"),
     [
         (entry(dtype="PICKLE"), "unknown type"),
+        (entry(dtype=["F32"]), "unknown type"),
+        (entry(dtype="F" * 100_000), "unknown type"),
+        (entry(shape=[2, *[1] * 64]), "impossible"),
+        (entry(shape=[1 << 63]), "impossible"),
+        (entry(shape=[10**4000] * 4), "impossible"),
         (entry(shape=[3]), "needs 12 bytes"),
         (entry(shape=[-2]), "impossible"),
         (entry(shape=[True, 2]), "impossible"),
@@ -96,3 +101,16 @@ def test_any_bytes_are_read_or_refused(tmp_path_factory, content):
     except ModelBroken:
         return
     assert all(name for name in tensors)
+
+
+@pytest.mark.timeout(10)
+@pytest.mark.parametrize(
+    "raw",
+    [b'{"a":[' + b"{}," * 2_000_000 + b"{}]}", b'{"a":{"shape":[' + b"9" * 4000 + (b"," + b"9" * 4000) * 3000 + b"]}}"],
+)
+def test_a_header_costs_little_whatever_it_says(tmp_path, raw):
+    """Millions of entries and numbers of thousands of digits are refused within seconds, in a short sentence."""
+    path = write_safetensors(tmp_path / "m.safetensors", {}, raw=raw)
+    with pytest.raises(ModelBroken) as caught:
+        read_header(path)
+    assert len(caught.value.message) < 300

@@ -38,3 +38,12 @@ def test_places_are_absolute(key):
     with pytest.raises(ValidationError, match="'notes' must be an absolute path"):
         Submission.model_validate({"task": "generate", "placement": {key: "notes"}})
     assert Submission.model_validate({"task": "generate", "placement": {key: "/notes"}}).new_job().task == "generate"
+    with pytest.raises(ValidationError, match="must be an absolute path"):
+        Submission.model_validate({"task": "generate", "placement": {key: "/notes\0"}})
+
+
+@pytest.mark.parametrize("when", ["0001-01-01T00:00:00+23:59", "9999-12-31T23:59:59-23:59"])
+def test_a_time_that_utc_cannot_tell_is_refused(when):
+    """The ledger writes down UTC; a day before the first or after the last one was an error of the daemon's once."""
+    with pytest.raises(ValidationError, match="between the years"):
+        Submission.model_validate({"task": "generate", "not_before": when})

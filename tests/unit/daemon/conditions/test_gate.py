@@ -35,11 +35,8 @@ class FakeQueue:
         if job_id not in self.hints:
             self.hints.append(job_id)
 
-    def clear(self) -> None:
-        self.hints.clear()
-
-    def waiting(self) -> int:
-        return len(self.hints)
+    def hinted(self, job_id: str, *, lane: Lane) -> bool:
+        return job_id in self.hints
 
 
 class House:
@@ -85,7 +82,7 @@ class House:
     def work(self) -> None:
         """Do what a worker does: take each hint once."""
         hints = list(self.queue.hints)
-        self.queue.clear()
+        self.queue.hints.clear()
         for hint in hints:
             self.executor.execute(hint)
 
@@ -203,7 +200,7 @@ def test_a_late_hold_reopens(house: House) -> None:
         house.facts = MAINS
         house.gate._held[Lane.BATCH] = house.gate._judge(Lane.BATCH, house.lanes[Lane.BATCH])
         house.gate._open(Lane.BATCH)
-        house.queue.clear()
+        house.queue.hints.clear()
         return stale
 
     house.gate._readings = late  # type: ignore[assignment]

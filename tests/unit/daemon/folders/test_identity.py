@@ -101,3 +101,15 @@ def test_a_dataless_file_is_told_by_its_flag() -> None:
     assert is_dataless(cast("Any", SimpleNamespace(st_flags=0x40000020)))
     assert not is_dataless(cast("Any", SimpleNamespace(st_flags=0x20)))
     assert not is_dataless(cast("Any", SimpleNamespace()))
+
+
+def test_a_folder_that_became_a_link_is_not_followed(tmp_path: Path) -> None:
+    """Below the watched folder; the file behind the link is as it was looked at, and still not opened."""
+    outside = tmp_path / "outside"
+    outside.mkdir()
+    (outside / "a").write_text("secret")
+    root = tmp_path / "in"
+    root.mkdir()
+    (root / "folder").symlink_to(outside)
+    with pytest.raises(OSError, match=r"Not a directory|symbolic links"):
+        content_digest(root / "folder" / "a", facts(outside / "a"), root=root)

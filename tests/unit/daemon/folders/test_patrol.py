@@ -47,6 +47,22 @@ def test_files_that_were_there_are_taken(bench: Bench, tmp_path: Path) -> None:
         assert len(bench.settle()) == 2
 
 
+def test_a_file_found_by_a_long_scan_settles_from_when_it_was_seen(tmp_path: Path) -> None:
+    """Ten thousand files before it took the scan ten seconds: its own settling time begins when it is looked at."""
+    looks = iter([10.0])
+
+    def slow_disk(_status: os.stat_result) -> bool:
+        bench.clock.now += next(looks, 0.0)
+        return False
+
+    bench = Bench(folder(tmp_path), dataless=slow_disk)
+    write(tmp_path / "a.txt", "half")
+    assert bench.turn() == []
+    assert bench.turn() == []
+    assert bench.turn(1.9) == []
+    assert bench.turn(0.1) == ["a.txt"]
+
+
 def test_a_growing_file_is_taken_when_it_is_complete(bench: Bench, tmp_path: Path) -> None:
     """As long as it grows, the wait starts again; hints tell of it or not."""
     path = write(tmp_path / "a.txt", "1")
@@ -526,3 +542,20 @@ def test_what_is_tried_again_does_not_look_well_in_between() -> None:
     assert complaints.text() == "a is worse"
     complaints.renew()
     assert complaints.text() is None
+
+
+def test_a_link_that_becomes_a_folder_while_it_is_looked_at_is_left_alone(
+    bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`os.path.realpath` asks twice and raises if the answers do not fit; nobody can hold up the folder by that."""
+    write(tmp_path / "x" / "a.txt")
+    bench.scan()
+
+    def realpath(path: str) -> str:
+        raise OSError(errno.EINVAL, "no link any more", path)
+
+    monkeypatch.setattr("os.path.realpath", realpath)
+    assert bench.turn(2.0) == []
+    assert bench.problem is None
+    monkeypatch.undo()
+    assert bench.settle() == ["a.txt"]

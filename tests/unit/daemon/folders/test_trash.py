@@ -138,10 +138,10 @@ def test_from_disk_to_disk_a_file_is_copied_whole(tmp_path: Path, memo: Path, mo
     os.utime(memo, ns=(5, 7))
     real = trashing.move_file
 
-    def other_disk(path: Path, target: Path) -> bool:
+    def other_disk(path: Path, target: Path, root: Path | None = None) -> bool:
         if path == memo:
             raise OSError(errno.EXDEV, "another disk")
-        return real(path, target)
+        return real(path, target, root=root)
 
     monkeypatch.setattr(trashing, "move_file", other_disk)
     target = tmp_path / "there.wav"
@@ -150,3 +150,25 @@ def test_from_disk_to_disk_a_file_is_copied_whole(tmp_path: Path, memo: Path, mo
     memo.write_bytes(b"x")
     assert not carry(memo, target)
     assert below(tmp_path) == ["in/a b%ü.wav", "there.wav"]
+
+
+@pytest.mark.parametrize("other_disk", [False, True])
+def test_nothing_comes_back_through_a_link(
+    tmp_path: Path, memo: Path, monkeypatch: pytest.MonkeyPatch, other_disk: bool
+) -> None:
+    """A folder that became a link while its file was in the trash: the file stays there."""
+    if other_disk:
+
+        def another(_path: Path, _target: Path, root: Path | None = None) -> bool:
+            raise OSError(errno.EXDEV, "another disk", str(root))
+
+        monkeypatch.setattr(trashing, "move_file", another)
+    outside = tmp_path / "outside"
+    outside.mkdir()
+    root = tmp_path / "root"
+    root.mkdir()
+    (root / "folder").symlink_to(outside)
+    with pytest.raises(OSError, match=r"Not a directory|symbolic links"):
+        Trash(tmp_path / "own", system=False).restore(memo, root / "folder" / "a.wav", root=root)
+    assert memo.exists()
+    assert list(outside.iterdir()) == []

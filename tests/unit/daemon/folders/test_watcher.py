@@ -8,6 +8,7 @@ import os
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from queue import Queue
 from typing import Any
 
 import pytest
@@ -367,8 +368,26 @@ def test_network_file_systems_are_known(tmp_path: Path) -> None:
 
 def test_watchdogs_observers_are_made() -> None:
     """The two kinds are watchdog's own."""
-    assert type(make_observer("polling")).__name__ == "PollingObserver"
+    assert type(make_observer("polling")).__name__ == "PollingObserverVFS"
     assert type(make_observer("native")).__name__ in ("InotifyObserver", "FSEventsObserver", "KqueueObserver")
+
+
+def test_polling_follows_no_link(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neither out of the folder nor in circles: two links to their own folder would double the listing 40 times."""
+    root, outside, heard = tmp_path / "in", tmp_path / "outside", Queue[str | None]()
+    for folder in (root, outside):
+        folder.mkdir()
+    for name, target in (("one", root), ("two", root), ("out", outside)):
+        (root / name).symlink_to(target)
+    monkeypatch.setattr("daemon.folders.file_events._POLLING_SECONDS", 0.02)
+    events = FolderEvents(root, recursive=True, observer=make_observer("polling"), on_hint=heard.put)
+    events.start()
+    try:
+        (outside / "elsewhere.txt").touch()
+        (root / "here.txt").touch()
+        assert heard.get(timeout=10) == "here.txt"
+    finally:
+        events.stop()
 
 
 def test_event_paths_are_relative_to_the_real_folder(tmp_path: Path) -> None:

@@ -5,8 +5,10 @@ from __future__ import annotations
 import os
 import shutil
 import socket
+import sqlite3
 import tempfile
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -261,3 +263,20 @@ def test_the_real_machine_can_be_examined(home: Home) -> None:
     """With nothing replaced the doctor looks at this very machine and comes to an end."""
     findings = examine(home, Config())
     assert {"python", "mlx", "memory", "disk"} <= {each.check for each in findings}
+
+
+def test_a_ledger_that_keeps_the_daemon_from_starting_is_told(home: Home) -> None:
+    """When nobody answers, a newer or a broken ledger is named; a daemon that answers speaks for its ledger itself."""
+    silent = DaemonUnreachable()
+    assert found("ledger", home, health=silent) == []  # there is none yet
+    with closing(sqlite3.connect(home.ledger)) as connection:
+        connection.execute("PRAGMA user_version = 1")
+    assert only("ledger", home, health=silent).grade is Grade.OK
+    with closing(sqlite3.connect(home.ledger)) as connection:
+        connection.execute("PRAGMA user_version = 99")
+    newer = only("ledger", home, health=silent)
+    assert newer.grade is Grade.PROBLEM
+    assert "newer mlxd" in newer.message
+    assert found("ledger", home) == []
+    home.ledger.write_bytes(b"no database, but long enough to be taken for one" * 20)
+    assert "cannot be read" in only("ledger", home, health=silent).message

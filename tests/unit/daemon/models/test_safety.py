@@ -1,13 +1,17 @@
 """Model folders: what must not be loaded is refused, with the file and the reason."""
 
 import json
+import os
 
 import pytest
 from fakes_weights import write_safetensors
 
 from daemon.models import safety
+from daemon.models.references import guess_runtime
 from daemon.models.safety import check_model_folder
 from jobs.errors import ModelBroken, ModelMissing
+from plugins import model_files
+from plugins.estimate import estimate_lm
 
 
 @pytest.fixture(name="folder")
@@ -70,10 +74,35 @@ def test_configurations_that_cannot_be_read_are_refused(folder, monkeypatch):
         (folder / "config.json").write_text(content)
         with pytest.raises(ModelBroken, match="not JSON"):
             check_model_folder(folder)
-    monkeypatch.setattr(safety, "MAX_CONFIG", 10)
+    monkeypatch.setattr(model_files, "MAX_CONFIG", 10)
     (folder / "config.json").write_text(" " * 20)
     with pytest.raises(ModelBroken, match="too long"):
         check_model_folder(folder)
+
+
+@pytest.mark.parametrize("name", ["config.json", "model.safetensors", "tokenizer_config.json", "README.md", "sub/x"])
+@pytest.mark.timeout(10)
+def test_pipes_are_refused_and_hold_up_nobody(folder, name):
+    """A pipe in the place of any file ends the check at once, and so does the guess of the runtime before it."""
+    path = folder / name
+    path.parent.mkdir(exist_ok=True)
+    path.unlink(missing_ok=True)
+    os.mkfifo(path)
+    assert guess_runtime(folder) == "lm"
+    with pytest.raises(ModelBroken):
+        check_model_folder(folder)
+    link = folder / "linked.json"
+    link.symlink_to(path)
+    with pytest.raises(ModelBroken):
+        check_model_folder(folder)
+
+
+def test_a_deep_configuration_is_no_fault_of_ours(folder):
+    """Depth bombs are met where the runtime is guessed and the estimate is made, not only in the check."""
+    (folder / "config.json").write_text('{"a":' + "[" * 100_000)
+    assert guess_runtime(folder) == "lm"
+    with pytest.raises(ModelBroken, match="not JSON"):
+        estimate_lm(folder, {})
 
 
 def test_a_lying_header_is_refused(folder):

@@ -1,7 +1,9 @@
 """The scheduler: its thread, and what others see of it."""
 
+import os
 import threading
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from fakes_engine import FakeEngine
@@ -227,9 +229,15 @@ def test_sizes_are_checked_once_per_version(tmp_path, engines):
     found = ResolvedModel(ref="a", runtime="lm", path=tmp_path)
     assert (sizes(found), sizes(found)) == (3, 3)
     assert len(checked) == len(asked) == 1
-    (tmp_path / "config.json").write_text("{}")
+    weights = tmp_path / "model.safetensors"
+    weights.write_text("{}")
     sizes(found)
     assert len(checked) == 2
+    before = weights.stat()
+    weights.write_text("[]")  # in place, and with the old times: somebody hides it
+    os.utime(weights, ns=(before.st_atime_ns, before.st_mtime_ns))
+    sizes(found)
+    assert len(checked) == 3
 
     with pytest.raises(UnknownRuntime):
         sizes(ResolvedModel(ref="a", runtime="none", path=tmp_path))
@@ -237,3 +245,16 @@ def test_sizes_are_checked_once_per_version(tmp_path, engines):
         sizes(ResolvedModel(ref="a", runtime="lm", path=tmp_path, options={"x": 1}))
     with pytest.raises(ModelMissing):
         Sizes(lambda: {"lm": Lm()})(ResolvedModel(ref="a", runtime="lm", path=tmp_path / "gone"))
+
+
+@pytest.mark.parametrize("total", [-1, 1 << 60, 10**400, float("nan"), None])
+def test_an_unbelievable_estimate_is_the_models_fault(tmp_path, total):
+    """Numbers from a stranger's configuration, or a plugin's mistake, never reach the scheduler's arithmetic."""
+    from daemon.models.sizes import Sizes
+
+    class Lm:
+        def estimate(self, path, options):
+            return SimpleNamespace(total=total)
+
+    with pytest.raises(ModelBroken, match="believable"):
+        Sizes(lambda: {"lm": Lm()}, check=lambda _: None)(ResolvedModel(ref="a", runtime="lm", path=tmp_path))

@@ -1,0 +1,205 @@
+"""Kill -9 at each named failpoint, while jobs of every kind are under way."""
+
+from __future__ import annotations
+
+import bisect
+import http.client
+import random
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+
+from jobs.failpoints import NAMES
+from torture import arming, broken_builds, scenarios
+from torture.arming import Armed
+from torture.checker import Verdict, check
+from torture.history import History, read
+from torture.home import TortureHome
+from torture.launchsim import Supervisor
+from torture.load import Load, ask, wait_ready
+from torture.row import Control, Outcome, Say, Tier, percentile
+
+#: Failpoints of a short campaign, and how often each is hit in a long one.
+DOZEN, TIMES = 12, 20
+#: Homes at a time.
+AT_ONCE = 2
+#: Jobs a second.
+RATE = 10.0
+#: Seconds, at the 99th percentile, from a death to the next claim of a job.
+CLAIMED_S = 5.0
+#: Seconds that one failpoint may take to be reached, on a slow machine.
+_EACH_S = 10.0
+_NOTE = (
+    "Recovery is the time from a death to the next claim of any job. The lanes are kept busy on purpose, so a job that "
+    "was cut off may wait longer for its turn (cut_off_claimed_p99_s); that time without a line is the row kill's."
+)
+
+
+@dataclass
+class Seen:
+    """What came of one home."""
+
+    #: Lives of the daemon that a failpoint ended; in a runner it may have ended the runner's alone.
+    deaths: int
+    #: Failpoints that fired.
+    hit: set[str]
+    verdict: Verdict
+    #: Seconds from each death to the next claim of any job, and of each job that was cut off.
+    recoveries: Sequence[float]
+    each: Sequence[float]
+    #: Jobs that the ledger says are running, when nothing runs any more.
+    stuck: int = 0
+    broken: list[str] = field(default_factory=list)
+
+
+class Failpoints:
+    """Row 2."""
+
+    number, name = 2, "failpoints"
+    fault = f"kill -9 at each of {len(NAMES)} failpoints"
+    promise = "nothing acknowledged is lost or done twice, wherever it dies; every failpoint was hit"
+
+    def run(self, tier: Tier, *, seed: int, folder: Path, say: Say) -> Outcome:
+        """Arm the failpoints, let each fire once a round, check after each round; then break the program."""
+        chance = random.Random(f"{seed}-failpoints")
+        rounds = [arming.share(seed - 1, DOZEN)] if tier is Tier.SHORT else [list(NAMES)] * TIMES
+        # A daemon that starts leaves a processor idle half of the time: a few homes at once.
+        with ThreadPoolExecutor(AT_ONCE) as pool:
+            running = [
+                pool.submit(attack, folder / f"r{number}", names, random.Random(chance.random()))
+                for number, names in enumerate(rounds)
+            ]
+            broken_ones = [
+                pool.submit(_control, folder / name, build, random.Random(chance.random()))
+                for name, build in broken_builds.BUILDS.items()
+            ]
+            homes = list(_told(running, say))
+            controls = [one.result() for one in broken_ones]
+        return _outcome(homes, controls)
+
+
+def _told(running: Sequence[Future[Seen]], say: Say) -> Iterator[Seen]:
+    for number, one in enumerate(running):
+        seen = one.result()
+        say(f"round {number}: {seen.deaths} deaths, {len(seen.broken)} breaches")
+        yield seen
+
+
+def _outcome(homes: Sequence[Seen], controls: Sequence[Control]) -> Outcome:
+    again = [seconds for one in homes for seconds in one.recoveries]
+    late = percentile(again, 0.99)
+    slow = [f"Work went on {late:.1f} s after a death (99th percentile)."] if late > CLAIMED_S else []
+    each = [seconds for one in homes for seconds in one.each]
+    return Outcome(
+        tries=sum(len(one.hit) for one in homes),
+        acknowledged=sum(one.verdict.promised for one in homes),
+        lost=sum(one.verdict.lost for one in homes),
+        doubled=sum(one.verdict.doubled for one in homes),
+        recoveries=again,
+        broken=[*(sentence for one in homes for sentence in one.broken), *slow],
+        controls=controls,
+        notes=[_NOTE],
+        measured={
+            "failpoints": len(NAMES),
+            "failpoints_hit": len({name for one in homes for name in one.hit}),
+            "daemons_killed": sum(one.deaths for one in homes),
+            "jobs_cut_off": len(each),
+            "cut_off_claimed_p99_s": round(percentile(each, 0.99), 3),
+        },
+    )
+
+
+def attack(
+    folder: Path, names: Sequence[str], chance: random.Random, *, extra: str = "", settle_s: float = 60.0
+) -> Seen:
+    """Let the daemon of a fresh home die at each of *names*; *extra* is code that breaks the program."""
+    home = TortureHome(folder, config=scenarios.CONFIG, plugin=scenarios.PLUGIN + extra)
+    history = History(folder / "history.jsonl")
+    armed = Armed(folder / "marks", arming.arm(names, chance), chance)
+    mix = partial(scenarios.mix, folder=folder / "placed")
+    load = Load(home, history, clients=3, rate=RATE, seed=chance.random(), mix=mix)
+    with home.supervisor(environ=armed.environ) as launchd:
+        scenes = scenarios.Scenes(home, history, launchd, chance)
+        load.start()
+        missing = armed.watch(launchd, history, scenes, seconds=20 + _EACH_S * len(names))
+        broken = [f"The failpoint {name} was not reached." for name in sorted(missing)]
+        load.stop()
+        broken += load.complaints + _come_to_rest(home, settle_s)
+        launchd.stop()
+        broken += _ends(launchd)
+        recoveries, each = reclaimed(home.executions, [one.at for one in launchd.exits if one.status == -9])
+        deaths = sum(one.status == -9 for one in launchd.exits)
+    history.close()
+    verdict = check(history.path, ledger=home.ledger, executions=home.executions, results=home.results, whole=False)
+    lines, stuck = read(history.path), home.query("SELECT count(*) FROM jobs WHERE state = 'running'")[0][0]
+    broken += [f"{stuck} jobs are left running by a daemon that is gone."] * bool(stuck)
+    broken += [*verdict.sentences, *_strangers(home, lines), *scenarios.strange(home, lines)]
+    hit = set(names) - missing
+    return Seen(deaths=deaths, hit=hit, verdict=verdict, recoveries=recoveries, each=each, stuck=stuck, broken=broken)
+
+
+def reclaimed(executions: Path, deaths: Sequence[float]) -> tuple[list[float], list[float]]:
+    """Return the seconds from each death to the first claim after it, and to the claim of each job that it cut off.
+
+    A job that ended, or whose runner died, and that is begun again for another reason does not count.
+    """
+    begun: dict[str, float] = {}
+    first: dict[int, float] = {}
+    each = []
+    for line in executions.read_text(encoding="utf-8").splitlines():
+        what, key, at = (words := line.split())[0], words[1], float(words[4])
+        if what == "end":
+            begun.pop(key, None)
+        elif what == "begin":
+            if since := bisect.bisect_right(deaths, at):
+                first.setdefault(since, at - deaths[since - 1])
+            if key in begun and since > bisect.bisect_right(deaths, begun[key]):
+                each.append(at - deaths[since - 1])
+            begun[key] = at
+    return list(first.values()), each
+
+
+def _come_to_rest(home: TortureHome, seconds: float) -> list[str]:
+    """Let no schedule fire any more, and wait until every job is done."""
+    for _ in range(10):
+        try:
+            wait_ready(home.socket, 60.0)
+            ask(home.socket, "POST", "/v1/schedules/tick/pause")
+            break
+        except (OSError, http.client.HTTPException):
+            continue  # it died once more: the last failpoint fired as it was asked
+    return [] if home.settle(seconds) else [f"{home.unfinished()} jobs were not done after {seconds:g} s of peace."]
+
+
+def _ends(launchd: Supervisor) -> list[str]:
+    """Every life ended by a failpoint, or by a stop."""
+    strange = [one.status for one in launchd.exits if one.status not in (-9, 0)]
+    found = [f"The daemon ended by itself, with {strange}."] if strange else []
+    late = [one for one in launchd.exits if one.by_kill_after_timeout]
+    return found + [f"{len(late)} stops took longer than launchd waits."] * bool(late)
+
+
+def _strangers(home: TortureHome, lines: Sequence[Mapping[str, object]]) -> list[str]:
+    """Return the jobs of clients that nobody submitted."""
+    asked = {line["key"] for line in lines if line["kind"] in ("ack", "unknown")}
+    rows = home.query("SELECT id, idempotency_key FROM jobs WHERE source_kind = 'api'")
+    return [f"nobody submitted the job {job} ({key})" for job, key in rows if key not in asked]
+
+
+def _control(folder: Path, build: broken_builds.Build, chance: random.Random) -> Control:
+    seen = attack(folder, build.names, random.Random(chance.random()), extra=build.code, settle_s=3.0)
+    verdict = seen.verdict
+    counts = {"stuck": seen.stuck} | {
+        kind: getattr(verdict, kind) for kind in ("lost", "doubled", "unfinished", "wrong")
+    }
+    told = ", ".join(f"{count} {kind}" for kind, count in counts.items() if count)
+    return Control(
+        name=build.name,
+        caught=any(counts[kind] for kind in build.caught_as),
+        evidence=f"{told or 'nothing'} of {verdict.promised} after {seen.deaths} deaths",
+    )
+
+
+ROW = Failpoints()

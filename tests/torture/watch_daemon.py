@@ -1,0 +1,104 @@
+"""The whole daemon under the launch agent, killed while files come into its watched folder; in real time."""
+
+from __future__ import annotations
+
+import json
+import random
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from torture.home import TortureHome
+from torture.launchsim import Supervisor
+from torture.load import wait_ready
+from torture.watch_lives import HOLD, RESCAN, Script
+from torture.watch_verdict import Taken
+
+_CONFIG = """
+[watch]
+rescan_seconds = {rescan}
+
+[[folders]]
+path = {root}
+task = "stub"
+settle_seconds = {hold}
+output = {made}
+"""
+#: Jobs made of files: params, result, state, wall-clock time; and the key by which the file is known.
+_JOBS = """
+SELECT jobs.params, jobs.result, jobs.state, jobs.created_at, seen.key FROM jobs
+JOIN seen ON seen.job_id = jobs.id AND seen.key LIKE 'content:%' ORDER BY jobs.seq
+"""
+
+
+class KilledDaemon:
+    """A daemon whose watched folder fills while it is killed, again and again."""
+
+    def __init__(self, folder: Path, chance: random.Random) -> None:
+        self.script = Script(folder / "w", chance)
+        self._chance = chance
+        made = {"root": str(self.script.disk.root), "made": str(folder / "made")}
+        quoted = {name: json.dumps(value) for name, value in made.items()}
+        self.home = TortureHome(folder / "h", config=_CONFIG.format(hold=HOLD, rescan=RESCAN, **quoted))
+        #: Seconds from each kill until the next life of the daemon took a file.
+        self.recoveries: list[float] = []
+        self.kills: list[float] = []
+        self.broken: list[str] = []
+
+    def run(self, kills: int) -> None:
+        """Kill the daemon *kills* times, let the rest settle, and stop it."""
+        with self.home.supervisor() as supervisor:
+            for number in range(kills):
+                supervisor.wait_spawn(number + 1)
+                self._life(supervisor)
+            while self.script.go():
+                time.sleep(0.02)
+            self._calm()
+            if not self.home.settle(60):
+                self.broken.append(f"{self.home.unfinished()} jobs of files are not done after a minute")
+
+    def taken(self) -> list[Taken]:
+        """Return what became jobs, and what these have read."""
+        found = []
+        for params, result, state, created, key in self.home.query(_JOBS):
+            digest = str(key).split(":")[1]
+            path = str(json.loads(params)["file"])
+            read = json.loads(result)["key"] if state == "succeeded" else digest
+            if state != "succeeded" and Path(path).exists():
+                self.broken.append(f"the job of {path!r} is {state} though the file is there")
+            found.append(Taken(path, digest, read, _monotonic(created)))
+        return found
+
+    def _life(self, supervisor: Supervisor) -> None:
+        self.script.begin(4)
+        if self._chance.random() < 0.7:  # otherwise it may die while it starts
+            wait_ready(self.home.socket, timeout=60.0)
+        until = time.monotonic() + self._chance.uniform(0.2, 3.5 * HOLD)
+        while time.monotonic() < until:
+            self.script.go()
+            time.sleep(0.02)
+        self.kills.append(time.monotonic())
+        supervisor.kill()
+
+    def _calm(self) -> None:
+        """Return when no job has come for as long as one may take; whoever is later is lost."""
+        wait_ready(self.home.socket, timeout=60.0)
+        count, since = -1, time.monotonic()
+        while time.monotonic() < since + HOLD + RESCAN + 2.0:
+            if (now := len(self.home.query(_JOBS))) != count:
+                count, since = now, time.monotonic()
+            time.sleep(0.1)
+
+
+def recoveries(kills: Sequence[float], taken: Sequence[Taken]) -> list[float]:
+    """Return the seconds from each of *kills* until a file was taken again, where one came before the next kill."""
+    found = []
+    for kill, after in zip(kills, [*kills[1:], float("inf")], strict=True):
+        if times := [one.at - kill for one in taken if kill < one.at < after]:
+            found.append(min(times))
+    return found
+
+
+def _monotonic(created: int) -> float:
+    """Return the ledger's time, microseconds since 1970, by this machine's other clock."""
+    return created / 1e6 - time.time() + time.monotonic()
