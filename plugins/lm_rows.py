@@ -136,7 +136,8 @@ class Rows:
         logits, contexts = self._processed(logits, fed)
         self._next = self._drawing(logits)
         self._coming = _Coming(tuple(self._places), mx.isnan(logits[:, 0]), self._probabilities(logits))
-        mx.async_eval(self._next, self._coming.broken, *self._coming.told.values(), contexts)
+        started: Any = mx.async_eval
+        started(self._next, self._coming.broken, *self._coming.told.values(), contexts)
         drawn = []
         for row, token in zip(self._places, fed.tolist(), strict=True):
             if row in self._gone:

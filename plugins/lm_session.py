@@ -280,7 +280,8 @@ class LmSession:
 
     def _of(self, lane: Lane) -> list[Answer]:
         """Return the answers that *lane* works on."""
-        return [one.owner for one in (*self._prompts[lane].prompts, *self._rows[lane].rows)]
+        prompts: list[Answer] = [prompt.owner for prompt in self._prompts[lane].prompts]
+        return prompts + [row.owner for row in self._rows[lane].rows]
 
     def _active(self) -> list[Answer]:
         return [answer for lane in Lane for answer in self._of(lane)]
