@@ -138,9 +138,9 @@ def _dealt(chance: random.Random, count: int) -> Iterable[Scene]:
 
 
 def _controls(seed: str, folder: Path) -> Iterable[Control]:
-    size = replace(SIZES[Tier.SHORT], files=300)
+    size = SIZES[Tier.SHORT]
     deaf = LikeFSEvents(random.Random(f"{seed}-deaf"), drops=0.3)
-    _, verdict = _play(folder / "deaf", deaf, f"{seed}-deaf", size, rescan=1e9)
+    _, verdict = _play(folder / "deaf", deaf, f"{seed}-deaf", replace(size, files=200), rescan=1e9)
     evidence = f"{len(verdict.lost)} of {verdict.expected} files never became a job"
     yield Control(name="events alone, no rescan", caught=bool(verdict.lost), evidence=evidence)
     play, verdict = _play(folder / "hasty", Silence(), f"{seed}-hasty", size, hold=0.0, rescan=0.25)
