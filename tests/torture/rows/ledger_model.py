@@ -31,11 +31,10 @@ _PLANS = {
     Tier.SHORT: Plan(
         examples=10,
         steps=40,
-        chances=100,
+        chances=250,
         mutants=(
             "does not look at the state",
             "fences",
-            "outdated",
             "given back",
             "costs an attempt",
             "has ended",
