@@ -180,8 +180,9 @@ class Dispatcher:
             if not self._writable():
                 return TRY_AGAIN
             soon = self._arrivals()
-            self.look()
+            # Asked before the look: what becomes due while it goes on is due after it, and not forgotten.
             due = self._ledger.next_due()
+            self.look()
         except LedgerUnavailable as error:
             self.problem = error.message
             log.warning("The ledger cannot be read: %s", error.message, extra={"action": "ledger_unavailable"})

@@ -226,7 +226,8 @@ class Siege:
         self.recoveries.append(took)
         self.history.event("well", name=name, took=took)
         if well is None or took > BY_ITSELF_S:
-            self.broken.append(f"{name}: not well after {took:.1f} s: {self.health()}, {self._waiting()} jobs wait")
+            told = self.health()["problems"]
+            self.broken.append(f"{name}: not well after {took:.1f} s: {told}, {self._waiting()} jobs wait")
         if not killed and self._pid() != self._last_pid:
             self.broken.append(f"{name}: the daemon ended: {self.supervisor.exits[-1]}")
         self._last_pid = self._pid()

@@ -101,8 +101,10 @@ class LikeFSEvents:
 
     kind = "native"
 
-    def __init__(self, chance: random.Random) -> None:
+    def __init__(self, chance: random.Random, *, drops: float = 0.15) -> None:
+        """*drops* is the share of changes of which nothing is told, besides the silent stretches."""
         self._chance = chance
+        self._drops = drops
         self._observer: _Replay | None = None
         self._silent = 0
         self._late: list[events.FileSystemEvent] = []
@@ -138,7 +140,7 @@ class LikeFSEvents:
         merged = list({change.target or change.path: change for change in changes}.values())
         self._chance.shuffle(merged)
         for change in merged:
-            if self._chance.random() < 0.15:
+            if self._chance.random() < self._drops:
                 self.untold += 1
                 continue
             self._paths.append(change.target or change.path)

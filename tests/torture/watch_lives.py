@@ -12,7 +12,7 @@ import sqlite3
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any, Final
@@ -46,9 +46,9 @@ class Script:
         self.disk.outside.mkdir(parents=True)
         self._plays: list[tuple[float, Iterator[float]]] = []
 
-    def begin(self, count: int) -> None:
-        """Begin *count* more scenes."""
-        for scene in self.disk.chance.choices(SCENES, k=count):
+    def begin(self, count: int, of: Sequence[Scene] = SCENES) -> None:
+        """Begin *count* more scenes *of* these."""
+        for scene in self.disk.chance.choices(of, k=count):
             stage = Stage(self.disk, self.disk.root, hold=HOLD, long=HOLD + RESCAN)
             self._plays.append((time.monotonic(), scene(stage)))
 
@@ -86,7 +86,7 @@ def child(asked: Mapping[str, Any]) -> Iterator[subprocess.Popen[str]]:
 def killed(folder: Path, chance: random.Random, *, kills: int, durable: bool) -> tuple[Script, list[Taken]]:
     """Kill a watcher *kills* times at random instants while files come; return the play and what was taken in all.
 
-    One that is not *durable*, the control, lives until it took something: before that it has nothing to forget.
+    One that is not *durable*, the control, lives until it took something, and that stays: else it forgets nothing.
     """
     script = Script(folder, chance)
     asked = {
@@ -97,7 +97,7 @@ def killed(folder: Path, chance: random.Random, *, kills: int, durable: bool) ->
         "rescan": RESCAN,
     }
     for _ in range(kills):
-        script.begin(3)
+        script.begin(3, SCENES if durable else (scenes.plain,))
         with child(asked):
             until, before = time.monotonic() + chance.uniform(0, 2 * HOLD), len(taken_by(folder / "ledger.sqlite3"))
             while time.monotonic() < until or not (durable or len(taken_by(folder / "ledger.sqlite3")) > before):

@@ -31,11 +31,10 @@ _PLANS = {
     Tier.SHORT: Plan(
         examples=10,
         steps=40,
-        chances=100,
+        chances=250,
         mutants=(
             "does not look at the state",
             "fences",
-            "outdated",
             "given back",
             "costs an attempt",
             "has ended",
@@ -44,7 +43,8 @@ _PLANS = {
             "off by one",
             "shared death",
             "priorities",
-            "not recorded",
+            "its owner holds",
+            "not_before",
         ),
     ),
     Tier.LONG: Plan(examples=1_200, steps=50, chances=500),

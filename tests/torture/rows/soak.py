@@ -23,7 +23,7 @@ class LongUse:
     def run(self, tier: Tier, *, seed: int, folder: Path, say: Say) -> Outcome:
         """Use the daemon, then one with a task that leaks."""
         seconds = 15.0 if tier is Tier.SHORT else 60.0 * float(os.environ.get(MINUTES, "20"))
-        warm, demo, turn = (5.0, 0.0, 25) if tier is Tier.SHORT else (min(180.0, seconds / 4), 0.01, 200)
+        warm, demo, turn = (5.0, 0.0, 15) if tier is Tier.SHORT else (min(180.0, seconds / 4), 0.01, 200)
         soaked = Soak(folder / "home", seed=seed, seconds=seconds, warm_s=warm, turn=turn).run(
             LIMITS[tier], demo_share=demo, say=say
         )

@@ -246,3 +246,22 @@ def test_a_job_that_went_astray_is_looked_for_soon(bench: Bench, monkeypatch: py
     assert queue.arrived.wait(10)
     dispatcher.stop()
     assert job.id in queue.hints
+
+
+def test_a_job_that_becomes_due_during_a_look_is_not_forgotten(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its time passes after the ready jobs were read: it gets its hint at once, not at the next usual look."""
+    queue = FakeQueue()
+    dispatcher = make(bench, queue)
+    job = add(bench, not_before=bench.clock.now + timedelta(seconds=5))
+    read = bench.ledger.ready_ids
+
+    def slow(**more: object) -> object:
+        found = read(**more)  # type: ignore[arg-type]
+        bench.clock.advance(10)
+        return found
+
+    monkeypatch.setattr(bench.ledger, "ready_ids", slow)
+    dispatcher.start()
+    assert queue.arrived.wait(10)
+    dispatcher.stop()
+    assert job.id in queue.hints
