@@ -186,7 +186,11 @@ def _results():
 
 @pytest.mark.models
 @pytest.mark.slow
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=40,
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],  # a busy machine is no mistake
+)
 @given(
     results=st.lists(_results(), max_size=12), condition=st.booleans(), prompt=st.sampled_from([None, "Anna, Peter"])
 )
