@@ -1,4 +1,4 @@
-"""The ledger against a plain model of itself, and the same with thirty mistakes planted in it, one after the other."""
+"""The ledger against a plain model of itself, and the same with many a mistake planted in it, one after the other."""
 
 from __future__ import annotations
 
