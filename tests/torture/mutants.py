@@ -194,7 +194,7 @@ MUTANTS = tuple(
         ("the time of the retry is lost", moves, "failed", _without(moves.failed, "not_before")),
         ("a clock set back holds a retry for a day", ledger, "RETRY_WITHIN", timedelta(days=10_000)),
         ("outputs are not recorded", moves, "finished", _changing(moves.finished, outputs=[])),
-        ("an error outlives the success", moves, "finished", _without(moves.finished, "result")),
+        ("results are not recorded", moves, "finished", _without(moves.finished, "result")),
         ("the queue has no limit", ledger, "admit", lambda _connection, _limit: None),
         ("releasing by hand keeps the crashes", moves, "requeued", _without(moves.requeued, "crashes")),
         ("unblocking some unblocks all", Ledger, "unblock", _unblock_everything),
