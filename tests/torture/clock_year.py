@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -77,27 +78,19 @@ class Year:
         if self.sabotage == "no-memory":
             with self.calendar.bench.ledger.transaction("fire") as connection:
                 connection.execute(text("DELETE FROM fires"))
-        match self.chance.choice(
-            ("nap", "sleep", "off", "hour", "day", "hour back", "day back", "back while off", "slew")
-        ):
-            case "nap":
-                self._gap(timedelta(minutes=self.chance.uniform(1, 20)), self.calendar.sleep)
-            case "sleep":
-                self._gap(timedelta(hours=self.chance.uniform(1, 40)), self.calendar.sleep)
-            case "off":
-                self._gap(timedelta(hours=self.chance.uniform(0, 40)), self.calendar.off)
-            case "hour":
-                self._gap(_HOUR, self.calendar.sleep)
-            case "day":
-                self._gap(_DAY, self.calendar.sleep)
-            case "hour back":
-                self._back(_HOUR, self.calendar.sleep)
-            case "day back":
-                self._back(_DAY, self.calendar.sleep)
-            case "back while off":
-                self._back(self.chance.choice((_HOUR, _DAY)), self.calendar.off)
-            case "slew":
-                self._slew()
+        sleep, off, uniform = self.calendar.sleep, self.calendar.off, self.chance.uniform
+        happenings: tuple[Callable[[], None], ...] = (
+            lambda: self._gap(timedelta(minutes=uniform(1, 20)), sleep),
+            lambda: self._gap(timedelta(hours=uniform(1, 40)), sleep),
+            lambda: self._gap(timedelta(hours=uniform(0, 40)), off),
+            lambda: self._gap(_HOUR, sleep),
+            lambda: self._gap(_DAY, sleep),
+            lambda: self._back(_HOUR, sleep),
+            lambda: self._back(_DAY, sleep),
+            lambda: self._back(self.chance.choice((_HOUR, _DAY)), off),
+            self._slew,
+        )
+        self.chance.choice(happenings)()
 
     def _live(self, length: timedelta) -> None:
         """Let time pass as it should: every time that comes fires, unless it fired before the clock was set back."""

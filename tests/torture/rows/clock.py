@@ -4,20 +4,24 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
 
 from jobs import ledger
+from torture.clock_freeze import SILENCE_S, Freeze
 from torture.clock_year import Year, delays
 from torture.row import Control, Outcome, Say, Tier
 
 #: Calendars around a change of the clocks, and what happens in each.
 _YEARS = {Tier.SHORT: (2, 2), Tier.LONG: (60, 4)}
+#: Seconds for which a whole daemon with its runner is stopped, one after the other.
+_PAUSES = {Tier.SHORT: [4.0], Tier.LONG: [4.0] * 12 + [8.0] * 4 + [150.0]}
 _JUMPS = tuple(timedelta(hours=hours) for hours in (-24, -1, 1, 24))
-_NOTES = (
+_NOTE = (
     "Sleeps, clocks that are set and changes for summer are injected: both clocks of the real keeper, roster, book, "
-    "ledger and executor are replaced. Nobody's machine is set to another time.",
+    "ledger and executor are replaced. Nobody's machine is set to another time."
 )
 
 
@@ -44,12 +48,27 @@ class Clock:
                 say(f"year {number + 1} of {years}")
         for jump in _JUMPS:
             broken += delays(folder / f"delays-{jump.total_seconds():.0f}", jump)
+        with ThreadPoolExecutor() as pool:
+            blaming = pool.submit(_freeze_control, folder, seed)
+            freeze = Freeze(folder / "home", _PAUSES[tier], f"{seed}")
+            verdict = freeze.run()
+            controls = [_year_control(folder, one) for one in _SABOTAGE] + [_late_control(folder), blaming.result()]
         return Outcome(
-            tries=faults + len(_JUMPS),
-            broken=broken,
-            controls=[_year_control(folder, "no-memory"), _year_control(folder, "no-zone"), _late_control(folder)],
-            measured={"years": years, "clock_events": faults - years, "clock_changes": years},
-            notes=_NOTES,
+            tries=faults + len(_JUMPS) + len(freeze.pauses),
+            acknowledged=verdict.promised,
+            lost=verdict.lost + verdict.unfinished,
+            doubled=verdict.doubled,
+            recoveries=freeze.recoveries,
+            broken=[*broken, *freeze.broken, *verdict.sentences],
+            controls=controls,
+            measured={
+                "clock_changes": years,
+                "clock_events": faults - years,
+                "pauses": len(freeze.pauses),
+                "longest_pause_s": max(freeze.pauses),
+                "silence_timeout_s": SILENCE_S,
+            },
+            notes=[_NOTE],
         )
 
 
@@ -65,6 +84,17 @@ def _year_control(folder: Path, sabotage: str) -> Control:
         if found:
             break
     return Control(name=_SABOTAGE[sabotage], caught=bool(found), evidence=found[0] if found else "nothing was noticed")
+
+
+def _freeze_control(folder: Path, seed: int) -> Control:
+    freeze = Freeze(folder / "blaming", _PAUSES[Tier.SHORT], f"{seed}", blaming=True)
+    verdict = freeze.run()
+    found = [*freeze.broken, *verdict.sentences]
+    return Control(
+        name="silence counts the time in which mlxd was stopped",
+        caught=bool(found),
+        evidence=next(iter(found), "nothing"),
+    )
 
 
 def _late_control(folder: Path) -> Control:
