@@ -116,7 +116,7 @@ class PowerLedger:
         """Cut the power of ledgers at work, on a plain drive and on one with a cache of its own."""
         plan, tally = _PLANS[tier], Tally()
         for number in range(plan.seeds):
-            attack(plan, tally, seed=f"{seed}-{number}", cached=number % 2 == 1, heavy=number % 6 > 3)
+            attack(plan, tally, seed=f"{seed}-{number}", cached=number % 2 == 1, heavy=number % 24 in {4, 5})
             if (number + 1) % 10 == 0:
                 say(f"{number + 1} of {plan.seeds} seeds, {tally.points} cuts")
         return Outcome(
