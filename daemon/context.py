@@ -166,9 +166,7 @@ class _Call:
 class _Handle:
     """A leased model as tasks see it."""
 
-    def __init__(
-        self, lease: Lease, stop: Stop, *, crashes: int, asked: Callable[[Mapping[str, Any]], None]
-    ) -> None:
+    def __init__(self, lease: Lease, stop: Stop, *, crashes: int, asked: Callable[[Mapping[str, Any]], None]) -> None:
         # What people call the model, whichever way it was asked for.
         self.info: Mapping[str, Any] = {**lease.info, "ref": lease.ref}
         self._engine = lease.engine
@@ -176,9 +174,7 @@ class _Handle:
         self._crashes = crashes
         self._asked = asked
 
-    def submit(
-        self, request: Mapping[str, Any], *, on_event: OnEvent | None = None, alone: bool | None = None
-    ) -> Call:
+    def submit(self, request: Mapping[str, Any], *, on_event: OnEvent | None = None, alone: bool | None = None) -> Call:
         self._stop.check()
         self._asked(request)
         return _Call(self._engine.submit(request, on_event=on_event, alone=self._alone(alone)), self._stop)

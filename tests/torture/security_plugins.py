@@ -50,9 +50,7 @@ def wrong_plugins(folder: Path) -> Attack:
         control=Control(
             name="plugins called directly", caught=bool(betrayed), evidence="; ".join(betrayed[:2]) or "none"
         ),
-        notes=[
-            "a plugin has the daemon's rights: one that ends the process, or blocks in a check of parameters, may"
-        ],
+        notes=["a plugin has the daemon's rights: one that ends the process, or blocks in a check of parameters, may"],
     )
 
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+import subprocess
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from torture.row import Outcome, Row, percentile
@@ -36,7 +38,23 @@ def record(row: Row, outcome: Outcome, *, seconds: float, seed: int) -> dict[str
         "notes": list(outcome.notes),
         "seconds": round(seconds, 1),
         "seed": seed,
+        "commit": commit(),
     }
+
+
+def commit() -> str:
+    """Return the commit that was attacked, with "+" behind it if files differ from it; "" outside a checkout."""
+    try:
+        found = subprocess.run(
+            ["git", "describe", "--always", "--dirty=+", "--exclude=*"],  # noqa: S607 - the person's own git
+            cwd=Path(__file__).parent,
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+    except (OSError, subprocess.CalledProcessError):
+        return ""
+    return found.stdout.strip()
 
 
 def cells(found: Mapping[str, Any]) -> tuple[str, ...]:
