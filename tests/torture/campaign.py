@@ -18,7 +18,7 @@ from typing import Any
 
 from torture import rows
 from torture.row import Outcome, Row, Tier
-from torture.table import details, markdown, record
+from torture.table import details, markdown, page, record
 
 
 def every_row() -> list[Row]:
@@ -64,6 +64,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--jobs", type=int, default=1, help="rows at a time; timings suffer (1)")
     parser.add_argument("--keep", type=Path, default=Path("build/torture"), help="where the JSON goes")
     parser.add_argument("--list", action="store_true", help="say what rows there are")
+    parser.add_argument("--report", action="store_true", help="run nothing; print what is kept, as Markdown")
     return parser
 
 
@@ -79,6 +80,9 @@ def main(argv: list[str] | None = None) -> int:
         sys.stderr.write(f"There is no row {', '.join(sorted(unknown))}. --list names them all.\n")
         return 2
     keep = asked.keep / asked.tier
+    if asked.report:
+        sys.stdout.write(page([json.loads(path.read_text()) for path in sorted(keep.glob("*.json"))]))
+        return 0
     keep.mkdir(parents=True, exist_ok=True)
     records = []
     with ProcessPoolExecutor(asked.jobs, mp_context=get_context("spawn"), max_tasks_per_child=1) as pool:

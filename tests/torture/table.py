@@ -89,3 +89,24 @@ def details(found: Mapping[str, Any]) -> str:
     lines += [f"  note: {note}" for note in found["notes"]]
     lines += [f"  BROKEN: {sentence}" for sentence in found["broken"][:20]]
     return "\n".join(lines)
+
+
+def page(records: Sequence[Mapping[str, Any]]) -> str:
+    """Return the table and what stands behind each row of it, in Markdown."""
+    ordered = sorted(records, key=lambda one: one["number"])
+    return "\n\n".join([markdown(ordered), *map(_section, ordered)]) + "\n"
+
+
+def _section(found: Mapping[str, Any]) -> str:
+    """Return one row's promise, figures, controls, notes and breaches in Markdown."""
+    took = f"{found['seconds'] / 60:.0f} min, seed {found['seed']}, commit {found['commit'] or 'unknown'}"
+    lines = [f"### {found['row']}", "", f"{found['promise']} ({took})", ""]
+    lines += [f"- BROKEN: {sentence}" for sentence in found["broken"][:20]]
+    lines += [f"- Control, {one['name']}: {_verdict(one)}. {one['evidence']}" for one in found["controls"]]
+    lines += [f"- Note: {note}" for note in found["notes"]]
+    figures = ", ".join(f"{name} {value}" for name, value in found["measured"].items())
+    return "\n".join(lines + ([f"- Figures: {figures}"] if figures else []))
+
+
+def _verdict(control: Mapping[str, Any]) -> str:
+    return "caught" if control["caught"] else "NOT CAUGHT"
