@@ -116,22 +116,25 @@ class Executor:
         self._claiming: list[str] = []
         self._draining = threading.Event()
 
-    def execute(self, job_id: str) -> None:
-        """Run the job if it is still there to be claimed; a stale or doubled hint does nothing."""
+    def execute(self, job_id: str, lane: Lane | None = None) -> None:
+        """Run the job if it is still there to be claimed in *lane*; a stale, doubled or misplaced hint does nothing.
+
+        A long job on another lane's worker would keep the people waiting who wait there.
+        """
         try:
-            written = self._execute(job_id)
+            written = self._execute(job_id, lane)
         except LedgerUnavailable as error:
             log.warning("A job went astray: %s", error.message, extra={"action": "job_astray", "job": job_id})
             written = False
         if not written:
             self._astray()
 
-    def _execute(self, job_id: str) -> bool:
+    def _execute(self, job_id: str, lane: Lane | None) -> bool:
         """Return False if the ledger says that the job runs, and it does not any more."""
         if self._draining.is_set() or not self._gate.admits(job_id):
             return True
         stop = Stop(pause=self._policy.persist_every)
-        job = self._claim(job_id, stop)
+        job = self._claim(job_id, stop, lane)
         if job is None:
             return True
         try:
@@ -152,13 +155,13 @@ class Executor:
                 del self._running[job.id]
                 self._idle.notify_all()
 
-    def _claim(self, job_id: str, stop: Stop) -> Job | None:
+    def _claim(self, job_id: str, stop: Stop, lane: Lane | None) -> Job | None:
         """Claim the job so that `orphans` never sees it claimed and unknown."""
         with self._lock:
             self._claiming.append(job_id)
         job = None
         try:
-            job = self._world.ledger.claim(job_id, self._owner)
+            job = self._world.ledger.claim(job_id, self._owner, lane=lane)
         finally:
             with self._lock:
                 self._claiming.remove(job_id)

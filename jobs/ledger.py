@@ -219,8 +219,8 @@ class Ledger:
 
     # Running.
 
-    def claim(self, job_id: str, owner: str) -> Job | None:
-        """Take the job for one attempt of *owner*, or return None if it is not there to be taken (now)."""
+    def claim(self, job_id: str, owner: str, *, lane: Lane | None = None) -> Job | None:
+        """Take the job for one attempt of *owner*, or return None if it is not there to be taken (now, in *lane*)."""
         now = self._clock()
         taken = (
             update(jobs)
@@ -230,6 +230,8 @@ class Ledger:
             .values(started_at=now, not_before=None, error=None)
             .returning(jobs.c.seq)
         )
+        if lane is not None:
+            taken = taken.where(jobs.c.lane == lane.value)
         with self._db.write("claim") as connection:
             seq = connection.execute(taken).scalar_one_or_none()
             if seq is None:

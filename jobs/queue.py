@@ -82,27 +82,26 @@ class LaneConsumer(Consumer):  # type: ignore[misc]  # huey has no types
 
 
 class JobQueue:
-    """Calls *execute* with job ids, each lane on as many threads as *workers* says. The file is *path*.
+    """Calls *execute* with a job's id and the lane of its hint, each lane on as many threads as *workers* says.
 
-    What *execute* raises is logged; saying what became of the job is its own business.
+    The file is *path*. What *execute* raises is logged; saying what became of the job is its own business.
     """
 
     def __init__(
         self,
         path: Path,
-        execute: Callable[[str], None],
+        execute: Callable[[str, Lane], None],
         *,
         workers: Mapping[Lane, int],
         storage: type[LaneStorage] = LaneStorage,
     ) -> None:
         self._file = HintFile(path)
         self._lanes: dict[Lane, tuple[LaneHuey, Callable[..., Any], LaneConsumer]] = {}
-        run_job = _guarded(execute)
         for lane in Lane:
             huey = LaneHuey(
                 lane.value, results=False, serializer=HintSerializer(), storage_class=storage, file=self._file
             )
-            task = huey.task()(run_job)
+            task = huey.task()(_guarded(execute, lane))
             self._lanes[lane] = huey, task.s, LaneConsumer(huey, workers=workers.get(lane, 0), periodic=False)
 
     def put(self, job_id: str, *, lane: Lane = Lane.NORMAL, priority: int = 0) -> None:
@@ -149,12 +148,12 @@ def _encoded(name: str, job_id: str) -> bytes:
     return json.dumps({"name": name, "job_id": job_id, "v": _VERSION}, separators=(",", ":")).encode()
 
 
-def _guarded(execute: Callable[[str], None]) -> Callable[[str], None]:
+def _guarded(execute: Callable[[str, Lane], None], lane: Lane) -> Callable[[str], None]:
     """Return the huey task function."""
 
     def run_job(job_id: str) -> None:
         try:
-            execute(job_id)
+            execute(job_id, lane)
         except BaseException:  # a plugin's SystemExit must not end the worker either: nobody would start another
             log.exception("Executing a job failed", extra={"action": "execute_failed", "job": job_id})
 

@@ -41,10 +41,11 @@ WORKERS = {Lane.INTERACTIVE: 1, Lane.NORMAL: 2, Lane.BATCH: 1}
 class TrustingLedger(Ledger):
     """Control: looks whether a job waits, and takes it afterwards."""
 
-    def claim(self, job_id: str, owner: str) -> Job | None:
+    def claim(self, job_id: str, owner: str, *, lane: Lane | None = None) -> Job | None:
         """Take the job without comparing and swapping."""
         try:
-            if self.get(job_id).state is not State.QUEUED:
+            job = self.get(job_id)
+            if job.state is not State.QUEUED or lane not in (None, job.lane):
                 return None
         except JobNotFound:
             return None

@@ -18,7 +18,7 @@ from torture.load import Load, wait_ready
 from torture.row import Control, Outcome, Say, Tier, percentile
 
 #: Episodes, jobs in each, every how many-th is killed, attacks on the file in each, period of looks in seconds.
-_SIZES = {Tier.SHORT: (2, 120, 2, 5, 1.0), Tier.LONG: (50, 400, 3, 8, 2.0)}
+_SIZES = {Tier.SHORT: (2, 120, 2, 5, 1.5), Tier.LONG: (50, 400, 3, 8, 2.0)}
 #: Jobs that a spawned daemon takes while its queue's file is attacked, and how often it is killed meanwhile.
 _SPAWNED = {Tier.SHORT: (60, 1), Tier.LONG: (1500, 15)}
 #: Seconds between two looks of a broken house.

@@ -65,7 +65,7 @@ def test_what_was_interrupted_goes_on_first(bench: Bench, tmp_path: Path) -> Non
     order: list[str] = []
     done = threading.Event()
 
-    def execute(job_id: str) -> None:
+    def execute(job_id: str, _lane: Lane) -> None:
         order.append(job_id)
         if len(order) == 4:
             done.set()

@@ -14,7 +14,7 @@ from fakes_daemon import Bench, FakeModels
 
 from daemon.executor import Policy
 from jobs.errors import InvalidInput, JobCancelled, LedgerUnavailable, ModelMissing, RequestFailed, RunnerDied
-from jobs.model import Job, NewJob, State
+from jobs.model import Job, Lane, NewJob, State
 
 
 @pytest.fixture(name="bench")
@@ -286,7 +286,7 @@ def test_cancel_between_claim_and_run(bench: Bench) -> None:
     job = add(bench, "t")
     claim = bench.ledger.claim
 
-    def claimed_and_cancelled(job_id: str, owner: str) -> Job | None:
+    def claimed_and_cancelled(job_id: str, owner: str, **_: object) -> Job | None:
         got = claim(job_id, owner)
         bench.ledger.cancel(job_id)
         return got
@@ -295,6 +295,16 @@ def test_cancel_between_claim_and_run(bench: Bench) -> None:
     bench.executor.execute(job.id)
 
     assert (bench.ledger.get(job.id).state, ran) == (State.CANCELLED, [])
+
+
+def test_a_hint_in_the_wrong_lane_does_nothing(bench: Bench) -> None:
+    """A job runs on a worker of its own lane, whatever the queue's file says."""
+    bench.task("t", lambda ctx, params: {})
+    job = add(bench, "t")
+    bench.executor.execute(job.id, Lane.INTERACTIVE)
+    assert bench.ledger.get(job.id).state is State.QUEUED
+    bench.executor.execute(job.id, job.lane)
+    assert bench.ledger.get(job.id).state is State.SUCCEEDED
 
 
 def test_drain_puts_the_job_back(tmp_path: Path) -> None:
@@ -365,7 +375,7 @@ def test_unwritten_end_leaves_an_orphan(bench: Bench) -> None:
 def test_unclaimable_ledger_is_survived(bench: Bench) -> None:
     """A ledger that cannot be written at the claim leaves the worker alive and the job where it was."""
 
-    def full(*args: object) -> Job:
+    def full(*args: object, **_: object) -> Job:
         raise LedgerUnavailable("disk full")
 
     bench.task("t", lambda ctx, params: {})

@@ -24,11 +24,13 @@ class Recorder:
 
     def __init__(self) -> None:
         self.started: stdlib_queue.Queue[str] = stdlib_queue.Queue()
+        self.lanes: list[Lane] = []
         self.gate = threading.Event()
         self.gate.set()
 
-    def __call__(self, job_id: str) -> None:
+    def __call__(self, job_id: str, lane: Lane) -> None:
         self.started.put(job_id)
+        self.lanes.append(lane)
         assert self.gate.wait(PATIENCE)
 
     def hold(self) -> None:
@@ -91,6 +93,7 @@ def test_a_full_lane_delays_no_other(make: Make, recorder: Recorder) -> None:
     assert {recorder.next(), recorder.next()} == {"batch0", "batch1"}
     queue.put("urgent", lane=Lane.INTERACTIVE)
     assert recorder.next() == "urgent"
+    assert recorder.lanes == [Lane.BATCH, Lane.BATCH, Lane.INTERACTIVE]
     assert queue.waiting() == 4
 
 
@@ -126,7 +129,7 @@ def test_what_execute_raises_ends_no_worker(make: Make, caplog: pytest.LogCaptur
     """Errors, and even SystemExit from a plugin, are logged with the job's id; the one worker goes on."""
     done: stdlib_queue.Queue[str] = stdlib_queue.Queue()
 
-    def execute(job_id: str) -> None:
+    def execute(job_id: str, _lane: Lane) -> None:
         done.put(job_id)
         if job_id == "error":
             raise ValueError(job_id)

@@ -330,7 +330,7 @@ def test_a_job_claimed_as_the_lane_closes_stops_at_once(tmp_path: Path) -> None:
     job = house.add()
     claim = house.bench.ledger.claim
 
-    def closing(job_id: str, owner: str) -> Job | None:
+    def closing(job_id: str, owner: str, **_: object) -> Job | None:
         house.facts = BATTERY
         house.bench.clock.advance(30)
         house.gate._closed(Lane.BATCH, house.lanes)
