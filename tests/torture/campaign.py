@@ -11,6 +11,7 @@ import sys
 import tempfile
 import time
 import traceback
+from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from multiprocessing import get_context
 from pathlib import Path
@@ -56,12 +57,19 @@ def _say(name: str, text: str) -> None:
     sys.stderr.flush()
 
 
+def _run_all(names: list[str], tier: Tier, seed: int, jobs: int) -> Iterator[dict[str, Any]]:
+    """Run rows, *jobs* at a time, each in a process of its own; yield what came of them as it comes."""
+    with ProcessPoolExecutor(jobs, mp_context=get_context("spawn"), max_tasks_per_child=1) as pool:
+        for done in as_completed([pool.submit(run_one, name, tier, seed) for name in names]):
+            yield done.result()
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="torture", description=__doc__)
     parser.add_argument("--tier", type=Tier, choices=list(Tier), default=Tier.SHORT, help="how many tries (short)")
     parser.add_argument("--rows", default="", help="only these rows, by name, with commas between")
     parser.add_argument("--seed", type=int, default=1, help="repeats a campaign (1)")
-    parser.add_argument("--jobs", type=int, default=1, help="rows at a time; timings suffer (1)")
+    parser.add_argument("--jobs", type=int, default=1, help="rows at a time, of those that are not timed (1)")
     parser.add_argument("--keep", type=Path, default=Path("build/torture"), help="where the JSON goes")
     parser.add_argument("--list", action="store_true", help="say what rows there are")
     parser.add_argument("--report", action="store_true", help="run nothing; print what is kept, as Markdown")
@@ -84,11 +92,10 @@ def main(argv: list[str] | None = None) -> int:
         sys.stdout.write(page([json.loads(path.read_text()) for path in sorted(keep.glob("*.json"))]))
         return 0
     keep.mkdir(parents=True, exist_ok=True)
+    timed = [name for name in wanted if getattr(one_row(name), "timed", False)]
     records = []
-    with ProcessPoolExecutor(asked.jobs, mp_context=get_context("spawn"), max_tasks_per_child=1) as pool:
-        running = [pool.submit(run_one, name, asked.tier, asked.seed) for name in wanted]
-        for done in as_completed(running):
-            result = done.result()
+    for jobs, names in ((1, timed), (asked.jobs, [name for name in wanted if name not in timed])):
+        for result in _run_all(names, asked.tier, asked.seed, jobs):
             _say(result["row"], f"{'held' if result['passed'] else 'BROKEN'} after {result['seconds']:.0f} s")
             (keep / f"{result['row']}.json").write_text(json.dumps(result, indent=1) + "\n")
             records.append(result)

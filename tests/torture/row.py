@@ -70,6 +70,8 @@ class Row(Protocol):
     fault: str
     #: What must hold, in a sentence.
     promise: str
+    #: Whether how long things take is part of the promise: then nothing else runs beside it. Absent: False.
+    timed: bool
 
     def run(self, tier: Tier, *, seed: int, folder: Path, say: Say) -> Outcome:
         """Attack in *folder* (empty, short path, removed afterwards unless the row fails); repeatable by *seed*."""

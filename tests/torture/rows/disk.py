@@ -60,6 +60,7 @@ class DiskRow:
     name = "disk"
     fault = "disk full, read-only, quota, EIO on the k-th fsync, write, link, rename, open; short writes"
     promise = "nothing acknowledged after a failed sync, nothing lost or failed, told in health, well again by itself"
+    timed: bool = True
 
     def run(self, tier: Tier, *, seed: int, folder: Path, say: Say) -> Outcome:
         """Besiege one daemon, and beside it two that deal wrongly with it."""

@@ -110,6 +110,7 @@ class Kill:
     number, name = 1, "kill"
     fault = "kill -9 of the daemon at random instants under load"
     promise = "nothing acknowledged is lost or done twice; orphans are claimed within 5 s, ready within 2 s (p99)"
+    timed: bool = True
 
     def run(self, tier: Tier, *, seed: int, folder: Path, say: Say) -> Outcome:
         """Kill it, check, and let stock huey go through the same."""

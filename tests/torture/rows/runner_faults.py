@@ -35,6 +35,7 @@ class RunnerFaults:
     number, name = 6, "runner-faults"
     fault = "runner dies (ABRT, SEGV, KILL, BUS, PIPE, memory limit, exit 1) or hangs (STOP, spinning, silent)"
     promise = "the daemon lives, its job is done by a new runner, other models' jobs notice nothing, nothing leaks"
+    timed: bool = True
 
     def run(self, tier: Tier, *, seed: int, folder: Path, say: Say) -> Outcome:
         """Break runners, then do the same to a daemon that is its own runner, and to one that looks for no silence."""

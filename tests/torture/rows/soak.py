@@ -19,6 +19,7 @@ class LongUse:
     number, name = 15, "soak"
     fault = "mixed jobs with model swaps, files, schedules, cancellations and guests who leave, for a long time"
     promise = "memory, descriptors, threads, log and write-ahead log are flat, the ledger grows by its jobs alone"
+    timed: bool = True
 
     def run(self, tier: Tier, *, seed: int, folder: Path, say: Say) -> Outcome:
         """Use the daemon, then one with a task that leaks."""

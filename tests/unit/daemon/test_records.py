@@ -184,9 +184,9 @@ def test_an_input_that_changes_meanwhile_is_not_claimed(office: Office, inbox: P
     """The sidecar keeps no hash of an input that was written to while the job ran, and nothing is recorded."""
     submit = office.models.submit
 
-    def meddle(request, *, on_event=None):
+    def meddle(request, **kwargs):
         (inbox / "a.txt").write_text("something else entirely")
-        return submit(request, on_event=on_event)
+        return submit(request, **kwargs)
 
     office.models.submit = meddle  # type: ignore[method-assign]
     made = sidecar(office.do(watched(inbox / "a.txt")))
