@@ -10,7 +10,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from jobs.errors import LedgerUnavailable
 from jobs.ledger import Ledger
 from jobs.model import NewJob, State
 from torture.crash_disk import Event, Image, Op, materialise
@@ -59,7 +58,7 @@ def examine(image: Image, folder: Path, states: Sequence[str], promise: Promise,
         (folder / f"{NAME}-shm").write_bytes(random_.randbytes(32_768))
     try:
         return _examine(folder, states, promise, random_)
-    except (sqlite3.DatabaseError, LedgerUnavailable, AssertionError) as error:
+    except Exception as error:  # noqa: BLE001 - whatever a start on this disk raises, the ledger is damaged
         return Finding(corrupt=True, sentence=f"{type(error).__name__}: {error}")
     finally:
         shutil.rmtree(folder)
