@@ -22,6 +22,8 @@ from plugins.weights import FLOATS, Tensor, read_headers
 PROCESS: Final = 90 * 1024**2
 #: Tokens of context that are reckoned with unless the option ``context`` says otherwise.
 CONTEXT: Final = 8192
+#: The most bytes of prompts' beginnings that a language model's runner keeps for later prompts.
+KEPT: Final = 512 * 1024**2
 #: Quantised models whose float32 form is at most this many bytes are dequantised on a CPU, where that is faster.
 DEQUANTISE_BELOW: Final = 1024**3
 #: Seconds of audio that are reckoned with.
@@ -40,8 +42,14 @@ def estimate_lm(model: Path, options: Mapping[str, Any]) -> Estimate:
     weights = loaded_bytes(tensors, config, str(options.get("dtype", "auto")))
     text = text_config(config)
     context = min(int(options.get("context") or CONTEXT), _context_length(text) or CONTEXT)
+    caches = context * kv_bytes_per_token(text)
     # Activations and the allocator's slack grow with the model; a twentieth was enough in every measurement.
-    return Estimate(weights, PROCESS + context * kv_bytes_per_token(text) + weights // 20)
+    return Estimate(weights, PROCESS + caches + kept_bytes(caches) + weights // 20)
+
+
+def kept_bytes(caches: int) -> int:
+    """Return the bytes of prompts' beginnings that are kept for later, beside *caches* bytes of answers under way."""
+    return min(KEPT, caches // 2)
 
 
 def estimate_whisper(model: Path, options: Mapping[str, Any]) -> Estimate:

@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from plugins.estimate import CONTEXT, estimate_lm, kv_bytes_per_token, text_config
+from plugins.estimate import CONTEXT, estimate_lm, kept_bytes, kv_bytes_per_token, text_config
 from plugins.hookspecs import hookimpl
 from plugins.runtime import Estimate, Runtime, Session
 
@@ -47,12 +47,15 @@ class LmRuntime:
         net, tokenizer, config = loaded
         net = settle(net, str(options.get("dtype", "auto")), dequantise=dequantize_model)
         limits = limits_of(config, tokenizer, options)
+        element = 4 if on_cpu() else 2
+        tokens = cache_tokens(config, element=element)
         return LmSession(
             net,
             tokenizer,
             limits=limits,
             batch=int(options.get("batch", 32)),
-            cache_tokens=cache_tokens(config, element=4 if on_cpu() else 2),
+            cache_tokens=tokens,
+            prefix_bytes=kept_bytes(tokens * kv_bytes_per_token(text_config(config), element)),
             about=_about(config),
         )
 

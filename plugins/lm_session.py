@@ -18,6 +18,7 @@ from typing import Any, Final
 from jobs.errors import RequestFailed
 from jobs.model import Lane
 from plugins import lm_caches
+from plugins.estimate import KEPT
 from plugins.grammar import Grammars, Processor
 from plugins.lm_answer import Answer
 from plugins.lm_pace import Pace
@@ -41,8 +42,6 @@ _WAVES: Final = 8
 _SLACK: Final = 0.25
 #: Prompts of more tokens tell how far they are.
 _TELLING: Final = 512
-#: Bytes of prefixes that are kept for later prompts.
-PREFIX_BYTES: Final = 512 * 1024**2
 
 
 class LmSession:
@@ -56,7 +55,7 @@ class LmSession:
         limits: Limits,
         batch: int = 32,
         cache_tokens: int = 1 << 40,
-        prefix_bytes: int = PREFIX_BYTES,
+        prefix_bytes: int = KEPT,
         about: Mapping[str, Any] | None = None,
         clock: Callable[[], float] = time.perf_counter,
     ) -> None:

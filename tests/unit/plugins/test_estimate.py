@@ -43,16 +43,16 @@ def test_small_quantised_models_are_dequantised_on_a_cpu(tmp_path, monkeypatch):
 
 
 def test_the_cache_follows_the_configuration(tmp_path):
-    """Two arrays a layer, key-value heads times head size, four bytes; nested configurations and head_dim count."""
+    """Two arrays a layer, key-value heads times head size, four bytes; half again for what is kept; nested configurations and head_dim count."""
     assert kv_bytes_per_token(LLAMA) == 2 * 2 * 2 * 16 * 4
     assert kv_bytes_per_token({**LLAMA, "head_dim": 32}, 2) == 2 * 2 * 2 * 32 * 2
     assert kv_bytes_per_token({}) == 0
 
     model = lm(tmp_path, {"w": ("F32", [100])})
-    assert estimate_lm(model, {}).overhead == PROCESS + 1000 * 512 + 20
-    assert estimate_lm(model, {"context": 10}).overhead == PROCESS + 10 * 512 + 20
+    assert estimate_lm(model, {}).overhead == PROCESS + 1000 * 512 * 3 // 2 + 20
+    assert estimate_lm(model, {"context": 10}).overhead == PROCESS + 10 * 512 * 3 // 2 + 20
     (model / "config.json").write_text(json.dumps({"text_config": LLAMA}))
-    assert estimate_lm(model, {}).total == 400 + PROCESS + 8192 * 512 + 20
+    assert estimate_lm(model, {}).total == 400 + PROCESS + 8192 * 512 * 3 // 2 + 20
 
 
 def test_whisper_counts_its_window_and_an_hour_of_sound(tmp_path):
