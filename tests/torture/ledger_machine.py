@@ -294,10 +294,15 @@ class LedgerMachine(RuleBasedStateMachine):
         retry_at = None if delay is None else self._later(delay)
         kept = None if retry_at is None else min(retry_at, self.clock.now + RETRY_WITHIN)
         outputs = [output(path, "2" * 64)]
+
+        def most(record: Record) -> int:
+            # What a schedule fires has the default's budget.
+            return MOST_FAILURES if record.rule is None else NewJob(task="t").max_failures
+
         self._write_running(
             data,
             call=lambda job, fence: self.ledger.fail(job, fence, ERROR, outputs, retry_at=retry_at),
-            then=lambda record: record.fail("error", outputs, retry_at=kept, most=MOST_FAILURES),
+            then=lambda record: record.fail("error", outputs, retry_at=kept, most=most(record)),
         )
 
     @precondition(lambda self: self.model.running())
@@ -313,9 +318,10 @@ class LedgerMachine(RuleBasedStateMachine):
     @rule(data=st.data(), end=st.sampled_from(["release", "block", "block", "cancelled"]))
     def step_aside(self, data: st.DataObject, end: str) -> None:
         calls: dict[str, tuple[Any, Any]] = {
-            "release": (self.ledger.release, Record.release),
+            # Looked up at each call: a death in between opens another ledger.
+            "release": (lambda job, fence: self.ledger.release(job, fence), Record.release),  # noqa: PLW0108 - see above
             "block": (lambda job, fence: self.ledger.block(job, fence, ERROR), lambda one: one.block("error")),
-            "cancelled": (self.ledger.cancelled, Record.stop),
+            "cancelled": (lambda job, fence: self.ledger.cancelled(job, fence), Record.stop),  # noqa: PLW0108 - same
         }
         call, then = calls[end]
         self._write_running(data, call=call, then=then)
