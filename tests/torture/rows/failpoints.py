@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import bisect
 import http.client
+import os
 import random
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -23,6 +24,8 @@ from torture.row import Control, Outcome, Say, Tier, percentile
 
 #: Failpoints of a short campaign, and how often each is hit in a long one.
 DOZEN, TIMES = 12, 20
+#: Overrides how often in a long one.
+ROUNDS = "MLXD_FAILPOINT_ROUNDS"
 #: Homes at a time.
 AT_ONCE = 2
 #: Jobs a second.
@@ -64,7 +67,8 @@ class Failpoints:
     def run(self, tier: Tier, *, seed: int, folder: Path, say: Say) -> Outcome:
         """Arm the failpoints, let each fire once a round, check after each round; then break the program."""
         chance = random.Random(f"{seed}-failpoints")
-        rounds = [arming.share(seed - 1, DOZEN)] if tier is Tier.SHORT else [list(NAMES)] * TIMES
+        times = int(os.environ.get(ROUNDS, TIMES))
+        rounds = [arming.share(seed - 1, DOZEN)] if tier is Tier.SHORT else [list(NAMES)] * times
         # A daemon that starts leaves a processor idle half of the time: a few homes at once.
         with ThreadPoolExecutor(AT_ONCE) as pool:
             running = [
