@@ -46,19 +46,25 @@ class Pace:
             return min(_FIRST, self._most)
         allowed = _ALONE_S
         if others and self._step_s is not None:
-            allowed = max(_STEPS * self._step_s, 2 * min(self._took.values()))
+            allowed = max(_STEPS * self._step_s, 2 * self._expected(_LEAST))
         size = 1 << (self._most.bit_length() - 1)
         while size > _LEAST and self._expected(size) > allowed:
             size //= 2
         return min(size, self._most)
 
     def _expected(self, size: int) -> float:
-        """Return how long a piece of *size* will take: as measured, or by proportion to the next larger or smaller."""
-        if size in self._took:
-            return self._took[size]
-        larger = [one for one in self._took if one > size]
-        nearest = min(larger) if larger else max(self._took)
-        return self._took[nearest] * size / nearest
+        """Return how long a piece of *size* will take.
+
+        It takes no longer than a larger one took, and no longer than smaller ones one after the other: so one slow
+        measurement (kernels are built when a size is first used) does not rule a size out for good. What was never
+        tried is hoped to take its proportion of the next larger one.
+        """
+        larger = {one: took for one, took in self._took.items() if one > size}
+        smaller = {one: took for one, took in self._took.items() if one < size}
+        known = [self._took[size]] if size in self._took else []
+        if larger and not known:
+            known.append(larger[min(larger)] * size / min(larger))
+        return min([*known, *larger.values(), *(took * size / one for one, took in smaller.items())])
 
 
 def _mixed(old: float | None, new: float) -> float:

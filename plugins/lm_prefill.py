@@ -77,6 +77,11 @@ class Prefill:
     def __len__(self) -> int:
         return len(self.prompts)
 
+    @property
+    def unready(self) -> bool:
+        """Whether there is anything to compute."""
+        return any(not prompt.ready for prompt in self.prompts)
+
     def add(self, prompt: Prompt) -> None:
         """Put *prompt* behind the others."""
         self.prompts.append(prompt)
@@ -87,7 +92,7 @@ class Prefill:
 
     def advance(self, *, others: bool) -> list[Prompt]:
         """Compute one piece and return the prompts it belonged to; *others* says whether somebody waits meanwhile."""
-        if not self.prompts:
+        if not self.unready:
             return []
         size, began = self._pace.piece(others=others), self._clock()
         chosen = self._chosen(size)
@@ -122,10 +127,11 @@ class Prefill:
 
     def _unexpecting(self) -> list[Prompt]:
         """Return the prompts, but for those whose beginning another one is just computing: they wait for it."""
-        ahead = [prompt for prompt in self.prompts if prompt.cache is not None and prompt.boundary > prompt.done]
+        waiting = [prompt for prompt in self.prompts if not prompt.ready]
+        ahead = [prompt for prompt in waiting if prompt.cache is not None and prompt.boundary > prompt.done]
         return [
             prompt
-            for prompt in self.prompts
+            for prompt in waiting
             if prompt.cache is not None or not any(common(prompt.array, one.array) > one.done for one in ahead)
         ]
 

@@ -186,7 +186,8 @@ class LmSession:
         others = any(len(rows) for other, rows in self._rows.items() if other is not Lane.BATCH)
         prefill = self._prompts[lane]
         worked = prefill.advance(others=others)
-        if ready := prefill.ready():
+        # In the batch lane all join at once: each joining copies the caches of all who are there.
+        if not (lane is Lane.BATCH and prefill.unready) and (ready := prefill.ready()):
             self._join(lane, ready)
         return [
             (prompt.owner.id, "prefill", {"done": prompt.done + (prompt.left == 0), "total": len(prompt.tokens)})
