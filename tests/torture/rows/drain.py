@@ -84,7 +84,7 @@ def _besiege(folder: Path, siege: Siege, *, seed: str, say: Say, broken_by: str 
         files.stop()
         load.stop()
         if broken_by is None and (not files.settle(home, 60.0) or not home.settle(120.0 + siege.long)):
-            broken.append(f"Two minutes after the last stop {home.unfinished()} jobs were not done.")
+            broken.append(f"After the last stop {home.unfinished()} jobs were not done, and none in two minutes.")
         exit_timeout_s = supervisor.spec.exit_timeout_s
     history.close()
     verdict = check(history.path, ledger=home.ledger, executions=home.executions, results=home.results)

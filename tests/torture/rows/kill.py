@@ -64,7 +64,9 @@ class _Attack:
                 self._phase(phase)
             files.stop()
             if not files.settle(self.home, 60.0) or not self.home.settle(120.0):
-                self.broken.append(f"Two minutes after the last kill {self.home.unfinished()} jobs were not done.")
+                self.broken.append(
+                    f"After the last kill {self.home.unfinished()} jobs were not done, and none in two minutes."
+                )
             self.supervisor.stop()
             self._check_exits(self.supervisor)
         self.counts |= {"files": files.dropped}
