@@ -116,7 +116,7 @@ class TortureHome:
         return int(found[0][0]) if found else 0
 
     def settle(self, timeout: float = 60.0) -> bool:
-        """Wait until no job waits or runs; False when *timeout* seconds pass without one fewer: a backlog may be long."""
+        """Wait until no job waits or runs; False when for *timeout* seconds there was not one fewer."""
         least, deadline = self.unfinished(), time.monotonic() + timeout
         while left := self.unfinished():
             if left < least:

@@ -43,7 +43,7 @@ def test_small_quantised_models_are_dequantised_on_a_cpu(tmp_path, monkeypatch):
 
 
 def test_the_cache_follows_the_configuration(tmp_path):
-    """Two arrays a layer, heads times head size, four bytes, half again for what is kept; head_dim and nesting count."""
+    """Two arrays a layer, heads times head size, four bytes, half again for what is kept; nesting counts."""
     assert kv_bytes_per_token(LLAMA) == 2 * 2 * 2 * 16 * 4
     assert kv_bytes_per_token({**LLAMA, "head_dim": 32}, 2) == 2 * 2 * 2 * 32 * 2
     assert kv_bytes_per_token({}) == 0
