@@ -66,7 +66,7 @@ class InvalidRequest(MlxdError):
 
 
 class InvalidParams(InvalidRequest):
-    """The parameters do not fit the task."""
+    """The parameters do not fit the task, or do not make sense together."""
 
     slug = "invalid-params"
 

@@ -15,7 +15,7 @@ from daemon.schedules.roster import Roster, definition
 from daemon.schedules.timing import times
 from daemon.schedules.views import Backfilled, Condition, ScheduleDetails, ScheduleStatus, Upcoming
 from daemon.schedules.zones import zone_name
-from jobs.errors import InvalidParams, InvalidRequest
+from jobs.errors import InvalidParams
 from jobs.firing import Standing
 from jobs.model import Job
 from jobs.schedules import ScheduleBook
@@ -111,18 +111,18 @@ class ScheduleDesk:
         """Make the jobs of the times from *start* to *end* that did not become any.
 
         Raises:
-            InvalidRequest: the end is not past, or there are too many times in between.
+            InvalidParams: the end is not past, or there are too many times in between.
 
         """
         if end > self._clock():
-            raise InvalidRequest("A backfill is about the past; its end must not lie in the future.")
+            raise InvalidParams("A backfill is about the past; its end must not lie in the future.")
         standing = self._book.get(name)
         schedule = definition(standing)
         self._office.check(schedule)
         anchor = min(standing.anchor, _aligned(schedule, standing.anchor, start))
         wanted = list(islice(times(schedule.timing(anchor), start - _TICK, end), MOST_BACKFILLED + 1))
         if len(wanted) > MOST_BACKFILLED:
-            raise InvalidRequest(f"More than {MOST_BACKFILLED} times lie in this span; choose a shorter one.")
+            raise InvalidParams(f"More than {MOST_BACKFILLED} times lie in this span; choose a shorter one.")
         inserted = self._book.take(name, wanted, "backfill")
         self._keeper.wake()
         return Backfilled(inserted=inserted, known=len(wanted) - inserted)
