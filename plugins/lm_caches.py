@@ -34,6 +34,13 @@ def trimmable(cache: Cache) -> bool:
     return bool(can_trim_prompt_cache(cache))
 
 
+def plain(cache: Cache) -> bool:
+    """Whether *cache* keeps every token and nothing else: then what was written too much can be taken off again."""
+    from mlx_lm.models.cache import KVCache
+
+    return all(type(layer) is KVCache for layer in cache)
+
+
 def trim(cache: Cache, tokens: int) -> None:
     """Take *tokens* off the end of *cache*."""
     from mlx_lm.models.cache import trim_prompt_cache

@@ -12,7 +12,7 @@ from typing import Any, Final
 
 from plugins import lm_caches
 from plugins.lm_caches import Cache
-from plugins.lm_pace import Pace
+from plugins.lm_pace import LEAST, Pace
 from plugins.lm_prefixes import Prefixes, array, common
 
 #: The most prompts computed together.
@@ -56,7 +56,11 @@ class Prompt:
 
 
 class Prefill:
-    """The prompts of one lane. *alone* says that the model's caches cannot be batched."""
+    """The prompts of one lane.
+
+    *alone* says that the model's caches cannot be batched, *even* that a piece of an unusual length is dear: on a GPU
+    with CUDA the kernels for it are built first, which took half a second for the last piece of a prompt (mlx 0.32.4).
+    """
 
     def __init__(
         self,
@@ -65,12 +69,14 @@ class Prefill:
         prefixes: Prefixes,
         pace: Pace,
         alone: bool = False,
+        even: bool = False,
         clock: Callable[[], float] = time.perf_counter,
     ) -> None:
         self._model = model
         self._prefixes = prefixes
         self._pace = pace
         self._alone = alone
+        self._even = even
         self._clock = clock
         self.prompts: list[Prompt] = []
 
@@ -102,7 +108,7 @@ class Prefill:
             # Behind the others, so that a short prompt never waits for a long one to end.
             self.prompts.append(self.prompts.pop(self.prompts.index(chosen[0])))
         else:
-            compute_together(self._model, chosen)
+            compute_together(self._model, chosen, even=self._even)
         self._pace.computed(before - sum(prompt.left for prompt in chosen), self._clock() - began)
         return chosen
 
@@ -147,33 +153,37 @@ class Prefill:
     def _piece(self, prompt: Prompt, size: int) -> None:
         """Compute the next piece of *prompt*, no farther than to its boundary."""
         ahead = prompt.boundary - prompt.done
-        compute_piece(self._model, prompt, min(size, ahead) if ahead > 0 else size)
+        compute_piece(self._model, prompt, min(size, ahead) if ahead > 0 else size, even=self._even)
         if prompt.done == prompt.boundary and prompt.cache is not None and ahead > 0:
             self._prefixes.keep(prompt.tokens[: prompt.done], lm_caches.copied(prompt.cache))
 
 
-def compute_piece(model: Any, prompt: Prompt, tokens: int) -> None:
-    """Compute at most *tokens* of *prompt*."""
+def compute_piece(model: Any, prompt: Prompt, tokens: int, *, even: bool = False) -> None:
+    """Compute at most *tokens* of *prompt*; with *even* as if they were a power of two, where that can be undone."""
     import mlx.core as mx
 
     prompt.cache = prompt.cache if prompt.cache is not None else lm_caches.fresh(model)
     if piece := prompt.take(tokens):
-        model(mx.array([piece]), cache=prompt.cache)
+        padding = _up(len(piece)) - len(piece) if even and lm_caches.plain(prompt.cache) else 0
+        model(mx.array([[*piece, *[0] * padding]]), cache=prompt.cache)
+        if padding:
+            lm_caches.trim(prompt.cache, padding)
         lm_caches.evaluate(prompt.cache)
 
 
-def compute_together(model: Any, prompts: Sequence[Prompt]) -> None:
+def compute_together(model: Any, prompts: Sequence[Prompt], *, even: bool = False) -> None:
     """Compute all of each of the *prompts*, padded on the right to the longest, and give each its own cache."""
     import mlx.core as mx
 
     pieces = [prompt.take(prompt.left) for prompt in prompts]
     lengths = [len(piece) for piece in pieces]
+    longest = _up(max(lengths)) if even and max(lengths) else max(lengths)
     batch = lm_caches.merged([prompt.cache or lm_caches.fresh(model) for prompt in prompts])
-    padding = [max(lengths) - length for length in lengths]
+    padding = [longest - length for length in lengths]
     if any(padding):
         for layer in batch:
             layer.prepare(lengths=lengths, right_padding=padding)
-    if max(lengths):
+    if longest:
         model(mx.array([[*piece, *[0] * pad] for piece, pad in zip(pieces, padding, strict=True)]), cache=batch)
     if any(padding):
         for layer in batch:
@@ -181,3 +191,8 @@ def compute_together(model: Any, prompts: Sequence[Prompt]) -> None:
     for at, prompt in enumerate(prompts):
         prompt.cache = lm_caches.extracted(batch, at)
     mx.eval([[layer.state for layer in prompt.cache or ()] for prompt in prompts])
+
+
+def _up(length: int) -> int:
+    """Return the next power of two."""
+    return max(LEAST, 1 << (length - 1).bit_length())

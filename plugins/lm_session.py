@@ -288,7 +288,12 @@ class LmSession:
 
     def _new_prefill(self) -> Prefill:
         return Prefill(
-            self._model, prefixes=self._prefixes, pace=self._pace, alone=bool(self._unbatched), clock=self._clock
+            self._model,
+            prefixes=self._prefixes,
+            pace=self._pace,
+            alone=bool(self._unbatched),
+            even=not on_cpu(),
+            clock=self._clock,
         )
 
     def _new_rows(self) -> Rows:

@@ -44,8 +44,8 @@ def _prompts(count, seed=0, most=40):
     return [[chance.randrange(5, 280) for _ in range(chance.randrange(1, most))] for _ in range(count)]
 
 
-def _prefill(model, prefixes=None):
-    return Prefill(model, prefixes=prefixes or Prefixes(10**8), pace=Pace(64))
+def _prefill(model, prefixes=None, *, even=False):
+    return Prefill(model, prefixes=prefixes or Prefixes(10**8), pace=Pace(64), even=even)
 
 
 def _ready(model, prompts):
@@ -126,14 +126,15 @@ def test_the_cache_of_a_row_continues_it(model, alone):
     assert again["later"] == alone(prompts[1], 8)[5:]
 
 
-def test_a_prompt_is_the_same_in_pieces_together_and_after_a_prefix(model, alone):
+@pytest.mark.parametrize("even", [False, True])
+def test_a_prompt_is_the_same_in_pieces_together_and_after_a_prefix(model, alone, even):
     """However it got into the cache, the answer begins the same; the last token is never computed beforehand."""
     common = _prompts(1, seed=9, most=200)[0] + list(range(5, 105))
     prompts = [common + tokens for tokens in _prompts(5, seed=3)]
     prefixes = Prefixes(10**8)
     for tokens in prompts:
         prefixes.see(tokens)
-    prefill = _prefill(model, prefixes)
+    prefill = _prefill(model, prefixes, even=even)
     for number, tokens in enumerate(prompts):
         prefill.add(Prompt(number, tokens))
     while prefill.unready:
