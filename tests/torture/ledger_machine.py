@@ -351,7 +351,7 @@ class LedgerMachine(RuleBasedStateMachine):
             self._write(lambda: self.ledger.requeue(job_id), record.requeue)
         else:
             blocked = [job for job, one in self.model.records.items() if one.state is State.BLOCKED]
-            self._unblock(blocked, None if how == "unblock all" else blocked[:1])
+            self._unblock(blocked, None if how == "unblock all" else blocked[: len(blocked) // 2])
 
     def _unblock(self, blocked: list[str], some: list[str] | None) -> None:
         chosen = blocked if some is None else some
