@@ -36,12 +36,10 @@ class Prefixes:
         #: The least recently used first.
         self._entries: list[_Entry] = []
         self._recent: deque[Any] = deque(maxlen=_RECENT)
-        #: Bytes kept now; tokens that did not have to be computed, of how many asked for.
+        #: Bytes kept now.
         self.size = 0
         #: How often something new was kept: asking again before that finds nothing new.
         self.changes = 0
-        self.hits = 0
-        self.asked = 0
 
     def see(self, tokens: Sequence[int]) -> None:
         """Note a prompt that will be computed, so that what it shares with others is found."""
@@ -62,7 +60,6 @@ class Prefixes:
         At least the last token is never in it.
         """
         own = array(tokens)
-        self.asked += len(own)
         best, length = None, 0
         for entry in self._entries:
             same = min(common(own, entry.tokens), len(own) - 1)
@@ -76,7 +73,6 @@ class Prefixes:
         cache = lm_caches.copied(best.cache)
         if length < len(best.tokens):
             lm_caches.trim(cache, len(best.tokens) - length)
-        self.hits += length
         return cache, length
 
     def keep(self, tokens: Sequence[int], cache: Cache) -> None:

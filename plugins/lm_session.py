@@ -132,7 +132,6 @@ class LmSession:
             return self._recover(lane, error)
         for one in drawn:
             events += self._drawn(lane, one)
-        self._drop(lane, [answer for answer in self._of(lane) if answer.stopped])
         if not self.busy:
             self._rest()
         return events
