@@ -62,6 +62,8 @@ class Situation:
     busy: tuple[Job, ...]
     #: Its times that wait for their turn, oldest first.
     waiting: tuple[datetime, ...]
+    #: Times from its next one on that were taken already: only a clock that was set back comes to them again.
+    taken: frozenset[datetime] = frozenset()
 
 
 @dataclass(frozen=True, kw_only=True)

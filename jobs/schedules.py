@@ -176,10 +176,12 @@ def _situation(connection: Connection, standing: Standing) -> Situation:
     own = jobs.c.source_kind == SOURCE, jobs.c.source_rule == printable(standing.name)
     unfinished = select_jobs().where(jobs.c.state.in_(_BUSY), *own).order_by(jobs.c.seq)
     waits = select(fires.c.fire_at).where(fires.c.schedule == standing.name, fires.c.job_id.is_(None))
+    again = select(fires.c.fire_at).where(fires.c.schedule == standing.name, fires.c.fire_at >= standing.next_at)
     return Situation(
         standing=standing,
         busy=tuple(to_job(row) for row in connection.execute(unfinished).mappings().all()),
         waiting=tuple(connection.execute(waits.order_by(fires.c.fire_at)).scalars().all()),
+        taken=frozenset() if standing.next_at is None else frozenset(connection.execute(again).scalars().all()),
     )
 
 

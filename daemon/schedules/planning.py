@@ -48,17 +48,19 @@ def plan(
     maker = job if problem is None else None
     if not come:
         return Step(next_at=standing.next_at, job=maker) if situation.waiting and maker else None
+    # What was taken before the clock was set back neither happens again nor counts among those to be caught up with.
+    anew = [time for time in come if time not in situation.taken]
     if problem is None:
-        caught = _caught(schedule, standing, come, now=now, why=why)
+        caught = _caught(schedule, standing, anew, now=now, why=why)
     else:
-        caught = Caught(missed=tuple(come), reason=problem)
+        caught = Caught(missed=tuple(anew), reason=problem)
     turn = overlap(schedule.overlap, caught.run, busy=_busy(situation.busy), waiting=situation.waiting)
     return Step(
         next_at=schedule.timing(standing.anchor).after(come[-1]),
         take=tuple((time, _kind(due(schedule, standing, time), now)) for time in turn.take),
         drop=turn.drop,
         cancel=turn.cancel,
-        missed=_misses(caught, turn, now, since=_since(standing, come)),
+        missed=_misses(caught, turn, now, since=_since(standing, anew or come)),
         job=maker,
     )
 

@@ -168,6 +168,20 @@ def test_a_clock_set_back_fires_nothing_twice(calendar: Calendar) -> None:
     assert len(calendar.jobs()) == 4
 
 
+def test_what_was_taken_before_the_clock_was_set_back_takes_no_place(calendar: Calendar) -> None:
+    """Of times that come a second time, the latest that became no job are caught up with, up to the limit."""
+    calendar.desk.add(a_schedule(catch_up="all", limit=2))
+    calendar.sleep(4 * HOUR)
+    calendar.live(timedelta())
+    assert calendar.times("s") == hours(3, 4)
+    calendar.sleep(-4 * HOUR)
+    calendar.live(timedelta())
+    calendar.sleep(4 * HOUR)
+    calendar.live(timedelta())
+
+    assert calendar.times("s") == hours(1, 2, 3, 4)
+
+
 def test_an_interval_from_the_future(calendar: Calendar) -> None:
     """Defined while the clock was years ahead, it counts afresh when the clock is put right."""
     calendar.bench.clock.now += 1000 * DAY
