@@ -77,6 +77,11 @@ class Row(Protocol):
         """Attack in *folder* (empty, short path, removed afterwards unless the row fails); repeatable by *seed*."""
 
 
+def judged(tier: Tier) -> float:
+    """Return the percentile by which *tier* judges times: a handful of tries have no 99th, only a slowest one."""
+    return 0.99 if tier is Tier.LONG else 0.5
+
+
 def percentile(values: Sequence[float], share: float) -> float:
     """Return the value that *share* (0 to 1) of *values* do not exceed, by the nearest-rank method; NaN for none."""
     if not values:

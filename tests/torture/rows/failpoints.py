@@ -20,7 +20,7 @@ from torture.history import History, read
 from torture.home import TortureHome
 from torture.launchsim import Supervisor
 from torture.load import Load, ask, wait_ready
-from torture.row import Control, Outcome, Say, Tier, percentile
+from torture.row import Control, Outcome, Say, Tier, judged, percentile
 
 #: Failpoints of a short campaign, and how often each is hit in a long one.
 DOZEN, TIMES = 12, 20
@@ -81,7 +81,7 @@ class Failpoints:
             ]
             homes = list(_told(running, say))
             controls = [one.result() for one in broken_ones]
-        return _outcome(homes, controls)
+        return _outcome(homes, controls, judged(tier))
 
 
 def _told(running: Sequence[Future[Seen]], say: Say) -> Iterator[Seen]:
@@ -91,10 +91,10 @@ def _told(running: Sequence[Future[Seen]], say: Say) -> Iterator[Seen]:
         yield seen
 
 
-def _outcome(homes: Sequence[Seen], controls: Sequence[Control]) -> Outcome:
+def _outcome(homes: Sequence[Seen], controls: Sequence[Control], share: float) -> Outcome:
     again = [seconds for one in homes for seconds in one.recoveries]
-    late = percentile(again, 0.99)
-    slow = [f"Work went on {late:.1f} s after a death (99th percentile)."] if late > CLAIMED_S else []
+    late = percentile(again, share)
+    slow = [f"Work went on {late:.1f} s after a death ({share:.0%} of the times)."] if late > CLAIMED_S else []
     each = [seconds for one in homes for seconds in one.each]
     return Outcome(
         tries=sum(len(one.hit) for one in homes),

@@ -15,7 +15,7 @@ from torture.home import TortureHome
 from torture.killing import CONFIG, FileDropper, Killer, Recovery, recovery, with_demo
 from torture.launchsim import Supervisor, group
 from torture.load import Load, Mix, mixed
-from torture.row import Control, Outcome, Say, Tier, percentile
+from torture.row import Control, Outcome, Say, Tier, judged, percentile
 
 #: Seconds, at the 99th percentile: from a start to the first answer, from a kill to the next claim of a job.
 READY_S, CLAIMED_S = 2.0, 5.0
@@ -126,19 +126,19 @@ class Kill:
             lost=verdict.lost,
             doubled=verdict.doubled,
             recoveries=again.from_kill,
-            broken=[*verdict.sentences, *attack.broken, *_late(attack.killer.ready, again)],
+            broken=[*verdict.sentences, *attack.broken, *_late(attack.killer.ready, again, judged(tier))],
             controls=[_control(folder / "huey", CONTROL_KILLS[tier], seed)],
             measured=attack.counts | _times("ready", attack.killer.ready) | _times("claimed", again.from_start),
             notes=_busy(),
         )
 
 
-def _late(ready: Sequence[float], again: Recovery) -> list[str]:
-    found = []
-    if (p99 := percentile(ready, 0.99)) > READY_S:
-        found.append(f"The daemon was ready after {p99:.2f} s (99th percentile), which is more than {READY_S:g} s.")
-    if (p99 := percentile(again.from_kill, 0.99)) > CLAIMED_S:
-        found.append(f"Orphans were claimed {p99:.2f} s after the kill (99th percentile), more than {CLAIMED_S:g} s.")
+def _late(ready: Sequence[float], again: Recovery, share: float) -> list[str]:
+    by, found = f"({share:.0%} of the times)", []
+    if (took := percentile(ready, share)) > READY_S:
+        found.append(f"The daemon was ready after {took:.2f} s {by}, which is more than {READY_S:g} s.")
+    if (took := percentile(again.from_kill, share)) > CLAIMED_S:
+        found.append(f"Orphans were claimed {took:.2f} s after the kill {by}, more than {CLAIMED_S:g} s.")
     return found
 
 

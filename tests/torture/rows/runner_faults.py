@@ -8,7 +8,7 @@ from pathlib import Path
 
 from torture.checker import check
 from torture.misfortunes import DEATHS, HANGS, IN_PROCESS, PLUGIN
-from torture.row import Control, Outcome, Say, Tier
+from torture.row import Control, Outcome, Say, Tier, judged
 from torture.runner_siege import Plan, Seen, Siege
 
 TRIES = {Tier.SHORT: 12, Tier.LONG: 300}
@@ -39,7 +39,8 @@ class RunnerFaults:
 
     def run(self, tier: Tier, *, seed: int, folder: Path, say: Say) -> Outcome:
         """Break runners, then do the same to a daemon that is its own runner, and to one that looks for no silence."""
-        plan = Plan(calm_s=CALM_S[tier], misfortunes=_misfortunes(TRIES[tier], seed), victims=VICTIMS[tier])
+        misfortunes = _misfortunes(TRIES[tier], seed)
+        plan = Plan(calm_s=CALM_S[tier], misfortunes=misfortunes, victims=VICTIMS[tier], share=judged(tier))
         siege = Siege(folder / "home", plan, seed=seed, plugin=PLUGIN)
         seen = siege.run()
         say(f"{seen.hits} runners broken")
