@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import statistics
 import subprocess
 import time
@@ -36,20 +37,58 @@ class Contest:
 
     ours: Spread
     theirs: Spread
-    #: theirs / ours of each round: how many times longer theirs took.
+    #: Of each round: theirs / ours from `contest`, ours / theirs from `duel`.
     ratio: Spread
     rounds: int
+    #: Ours / ours of neighbouring rounds: what the ratio would be if there were nothing to tell apart.
+    null: Spread | None = None
 
 
 def contest(ours: Callable[[], float], theirs: Callable[[], float], *, rounds: int) -> Contest:
-    """Run ours, theirs, ours, theirs, ...; each returns its seconds. The first round warms up and does not count."""
-    pairs = [(ours(), theirs()) for _ in range(rounds + 1)][1:]
+    """Run ours, theirs, ours, theirs, ...; each returns its seconds. The first round warms up and does not count.
+
+    The ratio is how many times longer theirs took.
+    """
+    return _summary([(ours(), theirs()) for _ in range(rounds + 1)][1:], lambda mine, other: other / mine)
+
+
+def duel(ours: Callable[[], float], theirs: Callable[[], float], *, rounds: int, warm: int = 1) -> Contest:
+    """Run ours, theirs, theirs, ours, ...; each returns its figure. The first *warm* rounds do not count.
+
+    The ratio is ours / theirs.
+    """
+    pairs = []
+    for number in range(warm + rounds):
+        if number % 2:
+            other = theirs()
+            pairs.append((ours(), other))
+        else:
+            mine = ours()
+            pairs.append((mine, theirs()))
+    return paired(pairs[warm:])
+
+
+def paired(pairs: Sequence[tuple[float, float]]) -> Contest:
+    """Summarise figures (ours, theirs) that were taken in turn; the ratio is ours / theirs."""
+    return _summary(pairs, lambda mine, other: mine / other)
+
+
+def _summary(pairs: Sequence[tuple[float, float]], ratio: Callable[[float, float], float]) -> Contest:
+    mine = [one for one, _ in pairs]
+    null = [later / earlier for earlier, later in itertools.pairwise(mine)]
     return Contest(
-        Spread.of([mine for mine, _ in pairs]),
+        Spread.of(mine),
         Spread.of([other for _, other in pairs]),
-        Spread.of([other / mine for mine, other in pairs]),
-        rounds,
+        Spread.of([ratio(*pair) for pair in pairs]),
+        len(pairs),
+        Spread.of(null) if null else None,
     )
+
+
+def percentile(readings: Sequence[float], share: float) -> float:
+    """Return the reading that *share* (0 to 1) of them do not exceed; of few readings, the largest."""
+    ordered = sorted(readings)
+    return ordered[min(len(ordered) - 1, int(share * len(ordered)))]
 
 
 def timed(command: Sequence[str], *, environ: Mapping[str, str], keep: list[str] | None = None) -> float:
