@@ -62,7 +62,8 @@ def test_joins_leaves_and_pauses_change_no_token(session, alone, seed):
     """Mixed lengths, three lanes, cancellations, requests that come at any step: each answer is mlx-lm's own."""
     chance = random.Random(f"parity-{seed}")
     # As on a GPU, where rows that have left stay in the batch for a while.
-    session._rows = {lane: Rows(session._model, slack=(seed % 2) / 2) for lane in session._rows}
+    for group in session._groups.values():
+        group.rows = Rows(session._model, slack=(seed % 2) / 2)
     memos = _memos(24, seed)
     limits = [chance.choice([3, 20, 60]) for _ in memos]
     told: dict[str, list] = {}
