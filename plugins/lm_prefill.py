@@ -60,6 +60,7 @@ class Prefill:
 
     *alone* says that the model's caches cannot be batched, *even* that a piece of an unusual length is dear: on a GPU
     with CUDA the kernels for it are built first, which took half a second for the last piece of a prompt (mlx 0.32.4).
+    Beginnings are looked for and kept in *space* (`plugins.lm_prefixes`).
     """
 
     def __init__(
@@ -70,6 +71,7 @@ class Prefill:
         pace: Pace,
         alone: bool = False,
         even: bool = False,
+        space: str = "",
         clock: Callable[[], float] = time.perf_counter,
     ) -> None:
         self._model = model
@@ -77,6 +79,7 @@ class Prefill:
         self._pace = pace
         self._alone = alone
         self._even = even
+        self._space = space
         self._clock = clock
         self.prompts: list[Prompt] = []
 
@@ -145,9 +148,9 @@ class Prefill:
         """Give *prompt* what is known of its beginning, if nothing of it was computed yet."""
         if prompt.cache is None and prompt.looked_up != self._prefixes.changes:
             prompt.looked_up = self._prefixes.changes
-            cache, prompt.done = self._prefixes.find(prompt.tokens)
+            cache, prompt.done = self._prefixes.find(prompt.tokens, self._space)
             prompt.cache, prompt.found = cache or None, prompt.done
-            prompt.boundary = self._prefixes.shared(prompt.tokens)
+            prompt.boundary = self._prefixes.shared(prompt.tokens, self._space)
         return prompt
 
     def _piece(self, prompt: Prompt, size: int) -> None:
@@ -155,7 +158,7 @@ class Prefill:
         ahead = prompt.boundary - prompt.done
         compute_piece(self._model, prompt, min(size, ahead) if ahead > 0 else size, even=self._even)
         if prompt.done == prompt.boundary and prompt.cache is not None and ahead > 0:
-            self._prefixes.keep(prompt.tokens[: prompt.done], lm_caches.copied(prompt.cache))
+            self._prefixes.keep(prompt.tokens[: prompt.done], lm_caches.copied(prompt.cache), self._space)
 
 
 def compute_piece(model: Any, prompt: Prompt, tokens: int, *, even: bool = False) -> None:

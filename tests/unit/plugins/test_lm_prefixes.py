@@ -93,3 +93,19 @@ def test_sharing_is_seen_before_anything_is_computed():
     prefixes.see([*BASE[:50], 1])
     assert prefixes.shared([*BASE[:50], 1]) == 50
     assert prefixes.shared([9, *BASE]) == 0
+
+
+def test_nothing_is_found_in_another_space():
+    """What was computed with an adapter is found with the same one only, and is no common beginning for others."""
+    prefixes = Prefixes(10_000)
+    prefixes.keep(BASE[:60], _cache(BASE[:60]), "adapter")
+    prefixes.keep(BASE[:40], _cache(BASE[:40]))
+    assert prefixes.find(BASE, "adapter")[1] == 60
+    assert prefixes.find(BASE)[1] == 40
+    assert prefixes.find(BASE, "another") == ([], 0)
+    prefixes.see(BASE)
+    prefixes.see(BASE, "adapter")
+    assert prefixes.shared(BASE) == 0
+    prefixes.see(BASE[:50])
+    assert prefixes.shared(BASE) == 50
+    assert prefixes.shared(BASE, "adapter") == 0
