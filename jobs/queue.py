@@ -22,7 +22,7 @@ from huey.serializer import Serializer
 
 from jobs.hints import HintFile
 from jobs.model import Lane
-from jobs.storage import LaneStorage
+from jobs.storage import LaneStorage, Order
 
 log = logging.getLogger(__name__)
 
@@ -84,7 +84,8 @@ class LaneConsumer(Consumer):  # type: ignore[misc]  # huey has no types
 class JobQueue:
     """Calls *execute* with a job's id and the lane of its hint, each lane on as many threads as *workers* says.
 
-    The file is *path*. What *execute* raises is logged; saying what became of the job is its own business.
+    The file is *path*. What *execute* raises is logged; saying what became of the job is its own business. *order*
+    decides what a free worker takes; without it that is the first in the lane.
     """
 
     def __init__(
@@ -94,22 +95,24 @@ class JobQueue:
         *,
         workers: Mapping[Lane, int],
         storage: type[LaneStorage] = LaneStorage,
+        order: Order | None = None,
     ) -> None:
         self._file = HintFile(path)
         self._lanes: dict[Lane, tuple[LaneHuey, Callable[..., Any], LaneConsumer]] = {}
         for lane in Lane:
-            huey = LaneHuey(
-                lane.value, results=False, serializer=HintSerializer(), storage_class=storage, file=self._file
-            )
+            kept = {"storage_class": storage, "file": self._file, "order": order}
+            huey = LaneHuey(lane.value, results=False, serializer=HintSerializer(), **kept)
             task = huey.task()(_guarded(execute, lane))
             self._lanes[lane] = huey, task.s, LaneConsumer(huey, workers=workers.get(lane, 0), periodic=False)
 
-    def put(self, job_id: str, *, lane: Lane = Lane.NORMAL, priority: int = 0) -> None:
+    def put(self, job_id: str, *, lane: Lane = Lane.NORMAL, priority: int = 0, need: str = "") -> None:
         """Hint that *job_id* may run: at once if a worker of *lane* is free, else higher *priority* first.
 
-        Cheap, never blocks for long, and does nothing if the same hint waits already.
+        *need* is what the job cannot do without, as far as that is known: the order of the lane goes by it. Cheap,
+        never blocks for long, and does nothing if the same hint waits already.
         """
         huey, task, _ = self._lanes[lane]
+        huey.storage.label(_encoded(TASK_NAME, job_id), need)
         huey.enqueue(task(job_id, priority=priority))
 
     def start(self) -> None:
@@ -138,6 +141,11 @@ class JobQueue:
         huey, _, _ = self._lanes[lane]
         waits: bool = huey.storage.holds(_encoded(TASK_NAME, job_id))
         return waits
+
+    def poke(self) -> None:
+        """Let workers that wait ask again what they may take: what some hints need has come or gone."""
+        for huey, _, _ in self._lanes.values():
+            huey.storage.poke()
 
     def waiting(self) -> int:
         """Return how many hints wait, over all lanes."""
