@@ -29,8 +29,9 @@ from jobs.names import numbered
 from plugins.batch_items import chosen_items
 from plugins.batch_params import Line, Params, line_of
 from plugins.batch_record import Finished, Record, manifest, results_lines
+from plugins.chat import Message
 from plugins.generate import TEXT
-from plugins.generation import Message, Reply, Sampling, chat, read_reply
+from plugins.generation import Reply, Sampling, chat, parts_body, parts_file, read_reply
 from plugins.hookspecs import hookimpl
 from plugins.inputs import opening, read_text
 from plugins.items import Item
@@ -124,9 +125,12 @@ class _Run:
         if item.problem is not None:
             return False
         for suffix in (".txt", ".json"):
-            written = self._ctx.written(f"{self._folder(item)}{item.output}{suffix}")
+            name = f"{self._folder(item)}{item.output}{suffix}"
+            written, beside = self._ctx.written(name), self._ctx.written(parts_file(name))
             if written is not None:
-                self._record.done[item.key] = Finished(_relative(written.path, self._ctx.directory), None, None, "")
+                parts = _relative(beside.path, self._ctx.directory) if beside is not None else ""
+                place = _relative(written.path, self._ctx.directory)
+                self._record.done[item.key] = Finished(place, None, None, "", parts)
                 return True
         return False
 
@@ -239,11 +243,21 @@ class _Run:
         return True
 
     def _take(self, item: Item, reply: Reply, done: dict[str, Any]) -> None:
-        written = self._ctx.output(f"{self._folder(item)}{item.output}{reply.suffix}", reply.body)
+        name = f"{self._folder(item)}{item.output}{reply.suffix}"
+        # Before the answer: what is found of it after a crash is then all of it.
+        beside = self._ctx.output(parts_file(name), parts_body(reply)) if self._has_parts(reply) else None
+        written = self._ctx.output(name, reply.body)
         self._tokens += int(done.get("completion_tokens") or 0)
         self._killers = 0
-        self._record.done[item.key] = Finished.of(_relative(written.path, self._ctx.directory), done)
+        finished = Finished.of(_relative(written.path, self._ctx.directory), done)
+        if beside is not None:
+            finished = finished._replace(parts=_relative(beside.path, self._ctx.directory))
+        self._record.done[item.key] = finished
         self._ctx.emit("item", self._record.entry(item))
+
+    def _has_parts(self, reply: Reply) -> bool:
+        """Whether an answer gets a second file; thoughts that nobody asked for do not clutter a folder."""
+        return reply.asked_beside or (bool(reply.beside) and self._params.file is not None)
 
     def _folder(self, item: Item) -> str:
         return "" if item.file is not None else self._prefix

@@ -7,9 +7,10 @@ from typing import Literal
 from pydantic import Field, ValidationError, model_validator
 
 from jobs.errors import InvalidParams
+from plugins.chat import Message
 from plugins.complaints import complaints
 from plugins.generate import TEXT
-from plugins.generation import Message, Sampling
+from plugins.generation import Sampling
 from plugins.inputs import AbsolutePath
 from plugins.items import Item
 
@@ -74,6 +75,8 @@ class Line(Sampling):
             raise ValueError("the model is the same for the whole batch")
         if self.raw and (self.prompt is None or self.system is not None):
             raise ValueError("raw text has no turns: it needs prompt, without system")
+        if self.raw and self.tools:
+            raise ValueError("raw text has no place for tools")
         return self
 
 

@@ -25,6 +25,8 @@ class Finished(NamedTuple):
     completion_tokens: int | None
     #: "stop", "length", ...; empty where it is not known.
     finish_reason: str
+    #: The file of what the answer has besides its text, relative to the job's folder; empty if it has nothing.
+    parts: str = ""
 
     @classmethod
     def of(cls, output: str, done: Mapping[str, Any]) -> Finished:
@@ -61,7 +63,8 @@ class Record:
     def saved(self) -> dict[str, Any]:
         """Return the checkpoint: about 60 bytes an item."""
         deaths = {"deaths": self.deaths} if self.deaths else {}
-        return {"version": _VERSION, "model": self.model, "done": self.done, **deaths}
+        done = {key: one if one.parts else one[:-1] for key, one in self.done.items()}
+        return {"version": _VERSION, "model": self.model, "done": done, **deaths}
 
     def summary(self, total: int) -> dict[str, Any]:
         """Return the counts."""
@@ -92,7 +95,8 @@ class Record:
         if (asked := self.attempts.get(item.key, 1)) > 1:
             entry["attempts"] = asked
         if (finished := self.done.get(item.key)) is not None:
-            return {**entry, "status": "succeeded", **finished._asdict()}
+            told = finished._asdict()
+            return {**entry, "status": "succeeded", **({k: v for k, v in told.items() if k != "parts" or v})}
         if (error := self.failed.get(item.key)) is not None:
             return {**entry, "status": "failed", "error": {"type": error.slug, "message": error.message}}
         return {**entry, "status": "skipped"}
@@ -120,6 +124,7 @@ def results_lines(items: Sequence[Item], record: Record, directory: Path, *, job
             line = record.entry(item)
             if (finished := record.done.get(item.key)) is not None:
                 line.update(_answer(directory / finished.output))
+                line.update(_parts(directory, finished))
         lines.append(json.dumps(line, ensure_ascii=False) + "\n")
     return "".join(lines)
 
@@ -135,7 +140,7 @@ def _response(item: Item, record: Record, directory: Path, *, request_id: str, c
             created=created,
             model=record.model,
             text=text,
-            facts=finished._asdict(),
+            facts={**finished._asdict(), **_parts(directory, finished)},
         )
     error = record.failed[item.key]
     return openai_batch.refused(
@@ -145,6 +150,17 @@ def _response(item: Item, record: Record, directory: Path, *, request_id: str, c
         message=error.message,
         ours=not isinstance(error, InvalidRequest),
     )
+
+
+def _parts(directory: Path, finished: Finished) -> dict[str, Any]:
+    """Return what an answer has besides its text; nothing if somebody took the file away, or wrote into it."""
+    if not finished.parts:
+        return {}
+    try:
+        found = json.loads((directory / finished.parts).read_bytes())
+    except (OSError, ValueError):
+        return {}
+    return dict(found) if isinstance(found, dict) else {}
 
 
 def _answer(path: Path) -> dict[str, Any]:

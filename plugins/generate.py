@@ -10,9 +10,10 @@ from pydantic import BaseModel, Field, ValidationError, model_validator
 
 from jobs.errors import InvalidInput, InvalidParams
 from plugins import front_matter
+from plugins.chat import Message
 from plugins.complaints import complaints
 from plugins.following import follow
-from plugins.generation import Message, Sampling, chat, read_reply, usage
+from plugins.generation import Sampling, chat, parts_body, parts_file, read_reply, usage
 from plugins.hookspecs import hookimpl
 from plugins.inputs import AbsolutePath, opening, read_text
 from plugins.task import Task, TaskContext
@@ -27,7 +28,10 @@ class Params(Sampling):
 
     prompt: str | None = Field(default=None, min_length=1, max_length=10_000_000, description="What to ask.")
     messages: list[Message] | None = Field(
-        default=None, min_length=1, max_length=10_000, description="A chat so far, as [{role, content}, ...]."
+        default=None,
+        min_length=1,
+        max_length=10_000,
+        description="A chat so far, as [{role, content}, ...]; tool_calls and the role tool as OpenAI writes them.",
     )
     file: AbsolutePath | None = Field(default=None, description="A UTF-8 text file that holds the prompt.")
     system: str | None = Field(default=None, max_length=1_000_000, description="How the model should behave.")
@@ -61,6 +65,8 @@ class Params(Sampling):
             raise ValueError("template needs prompt or file, not messages")
         if self.raw and (self.messages is not None or self.system is not None):
             raise ValueError("raw text has no turns: it needs prompt or file, without system")
+        if self.raw and self.tools:
+            raise ValueError("raw text has no place for tools: leave one of the two out")
         if self.system is not None and any(one.role == "system" for one in self.messages or ()):
             raise ValueError("system is given twice: as a parameter and in messages")
         return self
@@ -82,7 +88,10 @@ class Generate:
         with ctx.models(params.model, runtime="lm") as model:
             done = follow(model, request, _teller(ctx, params.max_tokens))
         reply = read_reply(params, done)
-        written = ctx.output(_output_name(ctx, params, reply.suffix), reply.body)
+        name = _output_name(ctx, params, reply.suffix)
+        written = ctx.output(name, reply.body)
+        if reply.asked_beside:
+            ctx.output(parts_file(name), parts_body(reply))
         result = {"text": reply.text, "model": params.model or model.info.get("ref"), **usage(done)}
         if params.wants_json:
             result["json"] = reply.data
@@ -129,7 +138,7 @@ def _asked(params: Params, text: str) -> str | Sequence[Message]:
 def _teller(ctx: TaskContext, most: int) -> Callable[[str, Mapping[str, Any]], None]:
     def tell(kind: str, data: Mapping[str, Any]) -> None:
         ctx.emit(kind, data)
-        if kind == "token":
+        if kind in ("token", "reasoning"):
             ctx.progress(float(data.get("n", 0)), most, unit="tokens")
         elif kind == "prefill":
             message = f"reading the prompt, {data.get('done')} of {data.get('total')} tokens"

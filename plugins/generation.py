@@ -3,17 +3,25 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
-from pathlib import Path
-from typing import Annotated, Any, Final, Literal, NamedTuple
+from collections.abc import Mapping, Sequence
+from pathlib import Path, PurePath
+from types import MappingProxyType
+from typing import Annotated, Any, Final, Literal, NamedTuple, Self
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 from jobs.errors import InvalidInput, InvalidParams, RequestFailed
+from plugins.chat import Message, Tool
 from plugins.inputs import AbsolutePath, read_text
 
 #: Fields that go into the request as they are.
 _PASSED: Final = ("max_tokens", "temperature", "top_p", "top_k", "min_p", "repetition_penalty", "seed", "stop")
+#: The same for those who ask for them.
+_PASSED_IF_SAID: Final = ("presence_penalty", "frequency_penalty", "logit_bias", "logprobs")
+#: What an answer may have besides its text.
+_BESIDE: Final = ("reasoning", "tool_calls", "logprobs")
+#: Of these the log-probabilities go into a job's result, too, if they are no more than this many.
+MOST_LOGPROBS: Final = 4096
 _SCHEMA_LIMIT: Final = 1_000_000
 #: What ``format = "json"`` means when no schema is given.
 _ANY_OBJECT: Final = {"type": "object"}
@@ -21,15 +29,6 @@ _ANY_OBJECT: Final = {"type": "object"}
 
 def _one_or_more(value: Any) -> Any:
     return [value] if isinstance(value, str) else value
-
-
-class Message(BaseModel):
-    """One turn of a chat."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    role: Literal["system", "user", "assistant"]
-    content: str = Field(max_length=10_000_000)
 
 
 class Sampling(BaseModel):
@@ -44,6 +43,14 @@ class Sampling(BaseModel):
     top_k: int = Field(default=0, ge=0, description="Sample from this many likeliest tokens; 0: from all.")
     min_p: float = Field(default=0.0, ge=0, le=1, description="Leave out tokens below this share of the likeliest.")
     repetition_penalty: float | None = Field(default=None, gt=0, description="Above 1: repeat less.")
+    presence_penalty: float | None = Field(default=None, ge=-2, le=2, description="Above 0: repeat no recent token.")
+    frequency_penalty: float | None = Field(default=None, ge=-2, le=2, description="The same, by how often it came.")
+    logit_bias: dict[int, Annotated[float, Field(ge=-100, le=100)]] = Field(
+        default_factory=dict, max_length=1024, description="Token id -> added to its logit; -100 rules it out."
+    )
+    logprobs: int | None = Field(
+        default=None, ge=0, le=20, description="Tell each token's log-probability, and of so many of the likeliest."
+    )
     seed: int | None = Field(default=None, ge=0, lt=2**63, description="Makes sampling repeatable.")
     stop: Annotated[list[Annotated[str, Field(min_length=1)]], BeforeValidator(_one_or_more)] = Field(
         default_factory=list, max_length=16, description="End before any of these texts."
@@ -52,6 +59,16 @@ class Sampling(BaseModel):
     json_schema: dict[str, Any] | AbsolutePath | None = Field(
         default=None, description="JSON Schema the answer obeys, inline or as the absolute path of a file."
     )
+    tools: list[Tool] = Field(
+        default_factory=list, max_length=256, description="Functions the model may call, in OpenAI's form."
+    )
+    tool_choice: Literal["auto", "none"] = Field(default="auto", description="none: the tools are not offered.")
+
+    @model_validator(mode="after")
+    def _room_for_calls(self) -> Self:
+        if self.tools and self.wants_json:
+            raise ValueError("tools and JSON do not go together: a JSON schema leaves no room for a call")
+        return self
 
     @property
     def wants_json(self) -> bool:
@@ -80,10 +97,13 @@ class Sampling(BaseModel):
     ) -> dict[str, Any]:
         """Return the request for the `lm` runtime; *asked* is one user's prompt or a chat."""
         chosen = self.model_dump(include=set(_PASSED))
+        more = self.model_dump(include=set(_PASSED_IF_SAID), exclude_defaults=True)
+        if self.tools and self.tool_choice == "auto":
+            more["tools"] = [one.model_dump() for one in self.tools]
         what: dict[str, Any] = (
-            {"prompt": asked} if isinstance(asked, str) else {"messages": [one.model_dump() for one in asked]}
+            {"prompt": asked} if isinstance(asked, str) else {"messages": [one.turn() for one in asked]}
         )
-        return {**what, **chosen, "json_schema": schema, "stream": stream}
+        return {**what, **chosen, **more, "json_schema": schema, "stream": stream}
 
 
 def chat(prompt: str | Sequence[Message], system: str | None) -> str | Sequence[Message]:
@@ -104,6 +124,13 @@ class Reply(NamedTuple):
     body: str
     #: ".txt" or ".json".
     suffix: str
+    #: What the answer has besides its text: ``reasoning``, ``tool_calls``, ``logprobs``.
+    beside: Mapping[str, Any] = MappingProxyType({})
+
+    @property
+    def asked_beside(self) -> bool:
+        """Whether something is beside the text that was asked for, which thoughts are not."""
+        return bool(self.beside.keys() - {"reasoning"})
 
 
 def read_reply(params: Sampling, done: dict[str, Any]) -> Reply:
@@ -115,8 +142,9 @@ def read_reply(params: Sampling, done: dict[str, Any]) -> Reply:
 
     """
     text = str(done["text"])
+    beside = {name: done[name] for name in _BESIDE if done.get(name)}
     if not params.wants_json:
-        return Reply(text, None, text if text.endswith("\n") else text + "\n", ".txt")
+        return Reply(text, None, text if text.endswith("\n") else text + "\n", ".txt", beside)
     try:
         data = json.loads(text)
     except ValueError as error:
@@ -124,9 +152,22 @@ def read_reply(params: Sampling, done: dict[str, Any]) -> Reply:
             cut = f"The JSON answer was cut off after max_tokens={params.max_tokens}; allow more."
             raise InvalidParams(cut, text=text[:1000]) from error
         raise RequestFailed(f"The model's answer is not JSON: {error}.", text=text[:1000]) from error
-    return Reply(text, data, json.dumps(data, ensure_ascii=False, indent=2) + "\n", ".json")
+    return Reply(text, data, json.dumps(data, ensure_ascii=False, indent=2) + "\n", ".json", beside)
 
 
 def usage(done: dict[str, Any]) -> dict[str, Any]:
-    """Return what the runtime said about *done* besides the text."""
-    return {key: value for key, value in done.items() if key != "text" and value not in (None, [])}
+    """Return what the runtime said about *done* besides the text; too many log-probabilities are left to the file."""
+    lines = done.get("logprobs") or ()
+    much = sum(1 + len(line["top"]) for line in lines) > MOST_LOGPROBS
+    left = {"text", "logprobs"} if much else {"text"}
+    return {key: value for key, value in done.items() if key not in left and value not in (None, [])}
+
+
+def parts_file(name: str) -> str:
+    """Return what the file is called that holds what an answer has besides the text in the file *name*."""
+    return str(PurePath(name).with_suffix(".parts.json"))
+
+
+def parts_body(reply: Reply) -> str:
+    """Return the content of that file."""
+    return json.dumps(dict(reply.beside), ensure_ascii=False, indent=1) + "\n"

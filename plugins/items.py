@@ -26,6 +26,8 @@ OWN_FILES: Final = (
     "*.out.json",
     "*.out ([0-9]*).txt",
     "*.out ([0-9]*).json",
+    "*.out.parts.json",
+    "*.out.parts ([0-9]*).json",
     "*.error.txt",
     "*manifest.json",
     "*manifest ([0-9]*).json",

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from jobs.model import Lane
 from plugins.grammar import Processor
+from plugins.lm_parts import SAID, Parts, Piece
 from plugins.lm_request import LmRequest, Prompt
 from plugins.sampling import Stream
 from plugins.stop_words import StopWords
@@ -25,13 +26,15 @@ class Answer:
         detokenizer: Any,
         max_tokens: int,
         processors: Callable[[Answer], list[Processor]],
+        parts: Parts | None = None,
+        spell: Callable[[int], str] = str,
         clock: Callable[[], float] = time.perf_counter,
     ) -> None:
+        """*parts* tells thoughts and calls from words (None: all is words), *spell* returns a token's text."""
         self.id = request_id
         self.request = request
         self.prompt = prompt.tokens
         self.notes = list(prompt.notes)
-        self.stream = Stream(request.seed) if request.seed is not None else None
         #: Tokens drawn so far, without the one that ended the answer.
         self.tokens: list[int] = []
         self.text = ""
@@ -42,6 +45,9 @@ class Answer:
         self._max_tokens = max_tokens
         self._make_processors = processors
         self._detokenizer = detokenizer
+        self._parts = parts
+        self._spell = spell
+        self._untold = 0
         self._stops = StopWords(request.stop)
         self._clock = clock
         self._began = clock()
@@ -67,6 +73,11 @@ class Answer:
         """Whether it may have no more tokens."""
         return len(self.tokens) >= self._max_tokens
 
+    @property
+    def stream(self) -> Stream | None:
+        """Return the random numbers of its seed from where it is, None without a seed."""
+        return Stream(self.request.seed, at=len(self.tokens)) if self.request.seed is not None else None
+
     def processors(self) -> list[Processor]:
         """Return what changes its logits, made anew."""
         return self._make_processors(self)
@@ -75,8 +86,8 @@ class Answer:
         """Note that the work on it begins."""
         self._began = self._clock()
 
-    def add(self, token: int) -> str:
-        """Take a *token*, return the text that can be shown."""
+    def add(self, token: int) -> list[tuple[str, dict[str, Any]]]:
+        """Take a *token*, return what can be told of it: kind and data of events."""
         self._note_first()
         self.tokens.append(token)
         self._detokenizer.add_token(token)
@@ -86,16 +97,16 @@ class Answer:
 
     def tell(self, token: int, logprob: float, top: Sequence[tuple[int, float]]) -> None:
         """Note the probabilities of a token that is about to be added."""
-        likeliest = [{"token": one, "logprob": round(value, 6)} for one, value in top]
-        self.logprobs.append({"token": token, "logprob": round(logprob, 6), "top": likeliest})
+        likeliest = [self._line(one, value) for one, value in top]
+        self.logprobs.append({**self._line(token, logprob), "top": likeliest})
 
     @property
     def continues(self) -> bool:
         """Whether it is part of a conversation: then what was computed for it serves the next turn."""
         return len(self.request.messages or ()) > 1 or self.request.lane is Lane.INTERACTIVE
 
-    def end(self) -> str:
-        """Take the end of the text without a token of its own, return the rest of it."""
+    def end(self) -> list[tuple[str, dict[str, Any]]]:
+        """Take the end of the text without a token of its own, return what is left to tell of it."""
         self._note_first()
         self._detokenizer.finalize()
         return self._show(self._detokenizer.last_segment, last=True)
@@ -106,9 +117,11 @@ class Answer:
         first = self._first if self._first is not None else now
         if reason == "length" and self.request.json_schema is not None:
             self.notes.append("The JSON is cut off: max_tokens was reached.")
+        calls = self._parts.calls if self._parts is not None else []
         return {
             "text": self.text,
-            "finish_reason": reason,
+            **self._beside(),
+            "finish_reason": "tool_calls" if calls and reason == "stop" else reason,
             "prompt_tokens": len(self.prompt),
             "completion_tokens": len(self.tokens),
             # Of the prompt: what earlier prompts had in common with it and need not be computed again.
@@ -116,7 +129,7 @@ class Answer:
             # The first token comes with the prompt; the others took the time after it.
             "tokens_per_second": _rate(len(self.tokens) - 1, now - first),
             "prompt_tokens_per_second": _rate(len(self.prompt), first - self._began),
-            "notes": self.notes,
+            "notes": [*self.notes, *(self._parts.notes if self._parts is not None else ())],
             **({"logprobs": self.logprobs} if self.request.logprobs is not None else {}),
         }
 
@@ -124,12 +137,38 @@ class Answer:
         if self._first is None:
             self._first = self._clock()
 
-    def _show(self, piece: str, *, last: bool) -> str:
+    def _show(self, piece: str, *, last: bool) -> list[tuple[str, dict[str, Any]]]:
         shown = self._stops.feed(piece)
+        cut = last and self.full
         if last and not self._stops.met:
             shown += self._stops.rest()
-        self.text += shown
-        return shown
+        if self._parts is None:
+            pieces: list[Piece] = [(SAID, shown)] if shown else []
+        else:
+            pieces = self._parts.feed(shown)
+            if last or self._stops.met:
+                pieces += self._parts.finish(cut=cut and not self._stops.met)
+        return [(kind, self._told(kind, what)) for kind, what in pieces]
+
+    def _told(self, kind: str, what: Any) -> dict[str, Any]:
+        """Return the data of an event: *what* is a call, or text that goes on."""
+        if kind == SAID:
+            self.text += what
+        data = dict(what) if isinstance(what, Mapping) else {"text": what}
+        data["n"] = len(self.tokens)
+        if self.request.logprobs is not None:
+            data["logprobs"], self._untold = self.logprobs[self._untold :], len(self.logprobs)
+        return data
+
+    def _beside(self) -> dict[str, Any]:
+        """Return the parts that are not its text."""
+        if self._parts is None:
+            return {}
+        parts = {"reasoning": self._parts.reasoning, "tool_calls": self._parts.calls}
+        return {name: part for name, part in parts.items() if part}
+
+    def _line(self, token: int, logprob: float) -> dict[str, Any]:
+        return {"token": token, "text": self._spell(token), "logprob": round(logprob, 6)}
 
 
 def _rate(count: int, seconds: float) -> float:

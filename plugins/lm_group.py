@@ -104,14 +104,12 @@ class Group:
         first = not answer.tokens
         if drawn.logprob is not None and not stopped:
             answer.tell(drawn.token, drawn.logprob, drawn.top)
-        piece = answer.end() if stopped else answer.add(drawn.token)
+        told = answer.end() if stopped else answer.add(drawn.token)
         ended = stopped or answer.full or answer.stopped
         if (first or ended) and self.rows.broken(row):
             self.rows.leave([row])
             return [failed(answer, "The model computed NaN: damaged weights, or an overflow in this number format.")]
-        events: list[Event] = []
-        if piece and answer.request.stream:
-            events.append((answer.id, "token", {"text": piece, "n": len(answer.tokens)}))
+        events: list[Event] = [(answer.id, kind, data) for kind, data in told if answer.request.stream]
         if ended:
             if answer.continues:
                 self._prefixes.keep(list(row.cached), self.rows.cache_of(row))

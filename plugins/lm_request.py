@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
-from typing import Annotated, Any, Final, NamedTuple
+from typing import Annotated, Any, Final, Literal, NamedTuple
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
@@ -18,13 +19,34 @@ def _listed(value: Any) -> Any:
     return [value] if isinstance(value, str) else [] if value is None else value
 
 
+def _text(value: Any) -> Any:
+    return "" if value is None else value
+
+
 class Message(BaseModel):
-    """One turn of a chat."""
+    """One turn of a chat; what else it has (``tool_calls``, ``tool_call_id``, ...) is for the chat template."""
 
     model_config = ConfigDict(extra="allow")
 
     role: str = Field(min_length=1)
-    content: str = ""
+    content: Annotated[str, BeforeValidator(_text)] = ""
+
+
+class Function(BaseModel):
+    """A function that can be called; what else it has (``description``, ``parameters``) is for the chat template."""
+
+    model_config = ConfigDict(extra="allow")
+
+    name: str = Field(min_length=1)
+
+
+class Tool(BaseModel):
+    """A tool in OpenAI's form."""
+
+    model_config = ConfigDict(extra="allow")
+
+    type: Literal["function"]
+    function: Function
 
 
 class LmRequest(BaseModel):
@@ -44,6 +66,9 @@ class LmRequest(BaseModel):
     top_k: int = Field(default=0, ge=0)
     min_p: float = Field(default=0.0, ge=0, le=1)
     repetition_penalty: float | None = Field(default=None, gt=0, le=10, allow_inf_nan=False)
+    #: Taken off the logit of each token that came lately, and once more for each time it came.
+    presence_penalty: float | None = Field(default=None, ge=-2, le=2)
+    frequency_penalty: float | None = Field(default=None, ge=-2, le=2)
     #: Token -> what is added to its logit before anything is drawn: -100 rules it out.
     logit_bias: dict[int, Annotated[float, Field(ge=-100, le=100)]] = Field(default_factory=dict, max_length=1024)
     #: Tell each token's log-probability, and those of so many of the likeliest; None tells nothing and costs nothing.
@@ -54,6 +79,8 @@ class LmRequest(BaseModel):
         default_factory=list, max_length=64
     )
     json_schema: dict[str, Any] | None = None
+    #: What the model may call.
+    tools: list[Tool] = Field(default_factory=list)
     #: Whether each piece of text is told as it comes.
     stream: bool = True
     #: Added by the runner.
@@ -66,6 +93,9 @@ class LmRequest(BaseModel):
         said = self.prompt if self.messages is None else "".join(one.content for one in self.messages)
         if not (said or "").strip():
             raise ValueError("the prompt is empty")
+        if self.tools and (self.raw or self.json_schema is not None):
+            which = "raw text has no place for them" if self.raw else "a JSON schema leaves no room for a call"
+            raise ValueError(f"tools cannot be used here: {which}")
         return self
 
     @property
@@ -79,6 +109,16 @@ class LmRequest(BaseModel):
         if self.messages is None:
             return [{"role": "user", "content": self.prompt}]
         return [one.model_dump() for one in self.messages]
+
+    @property
+    def whole(self) -> bool:
+        """Whether the answer is all text: nothing in it is looked for."""
+        return self.raw or self.json_schema is not None
+
+    @property
+    def described(self) -> list[dict[str, Any]]:
+        """Return the tools as the chat template gets them."""
+        return [one.model_dump() for one in self.tools]
 
     @property
     def plain(self) -> str:
@@ -125,10 +165,17 @@ def tokenise(request: LmRequest, tokenizer: Any, limits: Limits) -> Prompt:
     """Return the prompt of *request* as tokens.
 
     Raises:
-        ValueError: it is too long (with the numbers), or the model's chat template refuses it.
+        ValueError: it is too long (with the numbers), asks for more than the model can do, or the model's chat template
+            refuses it.
 
     """
-    characters = sum(len(str(turn["content"])) for turn in request.turns)
+    _check_tokens_named(request, limits)
+    if request.tools and not getattr(tokenizer, "has_tool_calling", False):
+        raise ValueError(
+            "This model cannot be given tools: mlx-lm finds no format for tool calls in its chat template. Leave tools "
+            "out, or take a model that was trained for them (Qwen 3, Mistral, GLM 4.7, Gemma 4, LFM 2, ...)."
+        )
+    characters = sum(map(_length, [*request.turns, *request.described]))
     if characters > limits.context * _LONGEST_TOKEN:
         raise ValueError(
             f"The prompt has {characters:,} characters; prompt and answer together may have {limits.context:,} tokens."
@@ -139,9 +186,15 @@ def tokenise(request: LmRequest, tokenizer: Any, limits: Limits) -> Prompt:
             notes = ("The model has no chat template: it got the messages as plain text.",)
         tokens = _plain(request.plain, tokenizer)
     else:
-        tokens = _chat(request.turns, tokenizer)
+        tokens = _chat(request, tokenizer)
     _check(tokens, limits)
     return Prompt(tokens, notes)
+
+
+def _length(said: Mapping[str, Any]) -> int:
+    """Return the characters of a turn of the chat or of a tool's description, about."""
+    others = {name: value for name, value in said.items() if name not in ("role", "content")}
+    return len(str(said.get("content") or "")) + (len(json.dumps(others)) if others else 0)
 
 
 def _plain(text: str, tokenizer: Any) -> list[int]:
@@ -149,11 +202,19 @@ def _plain(text: str, tokenizer: Any) -> list[int]:
     return list(tokenizer.encode(text, add_special_tokens=special))
 
 
-def _chat(turns: Sequence[Mapping[str, Any]], tokenizer: Any) -> list[int]:
+def _chat(request: LmRequest, tokenizer: Any) -> list[int]:
+    more = {"tools": request.described} if request.tools else {}
     try:
-        return list(tokenizer.apply_chat_template(list(turns), add_generation_prompt=True))
+        return list(tokenizer.apply_chat_template(request.turns, add_generation_prompt=True, **more))
     except Exception as error:  # a template is the model's own program and may raise anything
         raise ValueError(f"The model's chat template does not take these messages: {error}") from error
+
+
+def _check_tokens_named(request: LmRequest, limits: Limits) -> None:
+    """MLX does not check indices: a bias on a token that does not exist would be written into strange memory."""
+    for token in request.logit_bias:
+        if not 0 <= token < limits.vocabulary:
+            raise ValueError(f"logit_bias: {token} is no token of this model, it has 0 to {limits.vocabulary - 1}")
 
 
 def _check(tokens: Sequence[int], limits: Limits) -> None:

@@ -23,6 +23,7 @@ from plugins.lm_answer import Answer
 from plugins.lm_group import Group, failed
 from plugins.lm_lines import Lines
 from plugins.lm_pace import Pace
+from plugins.lm_parts import Formats, Spelling
 from plugins.lm_prefill import Prefill
 from plugins.lm_prefixes import Prefixes
 from plugins.lm_request import Limits, parse, tokenise
@@ -58,6 +59,8 @@ class LmSession:
         self._clock = clock
         self._stops = set(tokenizer.eos_token_ids)
         self._grammars = Grammars(tokenizer._tokenizer, vocabulary=limits.vocabulary, stops=self._stops)  # noqa: SLF001 - llguidance wants the tokenizer under mlx_lm's wrapper
+        self._formats = Formats(tokenizer)
+        self._spelling = Spelling(tokenizer)
         self._unbatched = lm_caches.batchable(model)
         alone = bool(self._unbatched)
         self._lines = Lines(batch=1 if alone else max(1, batch), cache_tokens=cache_tokens, alone=alone)
@@ -70,6 +73,7 @@ class LmSession:
             "context": limits.context,
             "vocabulary": limits.vocabulary,
             "chat_template": bool(tokenizer.has_chat_template),
+            "tools": self._formats.calls_tools,
             "device": "cpu" if on_cpu() else "gpu",
             "dtype": _dtype(model),
         }
@@ -94,6 +98,8 @@ class LmSession:
             detokenizer=self._tokenizer.detokenizer,
             max_tokens=min(asked.max_tokens, room),
             processors=self._processors,
+            parts=None if asked.whole else self._formats.parts(prompt.tokens, tools=asked.described),
+            spell=self._spelling,
         )
         if asked.max_tokens > room and "max_tokens" in asked.model_fields_set:
             answer.notes.append(f"max_tokens was lowered to {room}: prompt and answer may have {self._limits.context}.")
@@ -160,7 +166,10 @@ class LmSession:
         from mlx_lm.sample_utils import make_logits_processors
 
         made: list[Processor] = make_logits_processors(
-            logit_bias=answer.request.logit_bias or None, repetition_penalty=answer.request.repetition_penalty
+            logit_bias=answer.request.logit_bias or None,
+            repetition_penalty=answer.request.repetition_penalty,
+            presence_penalty=answer.request.presence_penalty,
+            frequency_penalty=answer.request.frequency_penalty,
         )
         if answer.request.json_schema is not None:
             matcher = self._grammars.matcher(answer.request.json_schema)

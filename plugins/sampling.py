@@ -7,6 +7,7 @@ draws from are the same on a CPU whatever the batch, on a GPU they may differ in
 
 from __future__ import annotations
 
+import hashlib
 import math
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -27,19 +28,23 @@ class Draw(NamedTuple):
 
 
 class Stream:
-    """A row's own random numbers."""
+    """A row's own random numbers: the draw of each token depends on the seed and the token's number, and nothing else.
 
-    def __init__(self, seed: int) -> None:
-        import mlx.core as mx
+    So an answer that goes on in another batch, after a failure, draws what it would have drawn without it.
+    """
 
-        self._key = mx.random.key(seed)
+    def __init__(self, seed: int, *, at: int = 0) -> None:
+        """*at* is the number of the first token that is drawn."""
+        self._seed = seed
+        self._at = at
 
     def next(self) -> Any:
         """Return a key that is used once."""
         import mlx.core as mx
 
-        self._key, now = mx.random.split(self._key)
-        return now
+        digest = hashlib.blake2b(b"%d %d" % (self._seed, self._at), digest_size=8).digest()
+        self._at += 1
+        return mx.random.key(int.from_bytes(digest))
 
 
 class Drawing:

@@ -155,7 +155,7 @@ def test_the_submitter_names_the_result(tmp_path: Path) -> None:
         ({"messages": [{"role": "user", "content": "a"}], "template": "{text}"}, "needs prompt or file"),
         ({"messages": [{"role": "system", "content": "a"}], "system": "b"}, "given twice"),
         ({"prompt": "a", "raw": True, "system": "b"}, "raw text has no turns"),
-        ({"messages": [{"role": "robot", "content": "a"}]}, "'system', 'user' or 'assistant'"),
+        ({"messages": [{"role": "robot", "content": "a"}]}, "'system', 'user', 'assistant' or 'tool'"),
         ({"prompt": "a", "temperature": float("nan")}, "finite"),
         ({"prompt": "a", "max_tokens": 0}, "greater than or equal to 1"),
         ({"prompt": "a", "stop": [""]}, "at least 1 character"),

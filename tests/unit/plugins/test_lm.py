@@ -394,8 +394,8 @@ def test_letters_of_several_bytes_come_whole(session):
         max_tokens=100,
         processors=lambda answer: [],
     )
-    pieces = [answer.add(token) for token in tokens]
-    pieces.append(answer.end())
+    told = [answer.add(token) for token in tokens]
+    pieces = [data["text"] for events in [*told, answer.end()] for _, data in events]
     assert "".join(pieces) == answer.text == text
     assert not any("\ufffd" in piece for piece in pieces)
     assert len(tokens) > len(text)
