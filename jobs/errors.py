@@ -18,11 +18,13 @@
     ├── Unavailable                something the job needs is not here: the job is blocked, not failed
     │   ├── UnknownTask            no loaded plugin offers this task
     │   ├── UnknownRuntime         no loaded plugin offers this runtime
-    │   └── ModelMissing           the model is not on this machine
+    │   ├── ModelMissing           the model is not on this machine
+    │   └── ModelUnloadable        its runner dies whenever it is loaded: it is set aside for a while
     ├── ModelError                 the model cannot serve this
     │   ├── ModelBroken            its folder is damaged or not allowed (pickle, remote code, lying header)
     │   └── ModelTooLarge          it does not fit the memory budget even with everything else evicted
     ├── RequestFailed              the runtime refused or failed one request; the model is fine
+    │   └── OutOfMemory            it does not fit into memory even with nothing beside it
     ├── RunnerDied                 the runner process ended while it was serving: crash budget, not error budget
     ├── Interrupted                the daemon is draining: put the job back, it costs no attempt
     ├── JobCancelled               the person took the job back
@@ -157,6 +159,12 @@ class ModelMissing(Unavailable):
     slug = "model-missing"
 
 
+class ModelUnloadable(Unavailable):
+    """The model's runner dies whenever it is loaded."""
+
+    slug = "model-unloadable"
+
+
 class ModelError(MlxdError):
     """The model cannot serve this."""
 
@@ -180,6 +188,13 @@ class RequestFailed(MlxdError):
 
     slug = "request-failed"
     retryable = True
+
+
+class OutOfMemory(RequestFailed):
+    """The request does not fit into memory, even with nothing beside it."""
+
+    slug = "out-of-memory"
+    retryable = False
 
 
 class RunnerDied(MlxdError):

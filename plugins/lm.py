@@ -55,6 +55,7 @@ class LmRuntime:
             limits=limits,
             batch=int(options.get("batch", 32)),
             cache_tokens=tokens,
+            token_bytes=kv_bytes_per_token(text_config(config), element),
             prefix_bytes=kept_bytes(tokens * kv_bytes_per_token(text_config(config), element)),
             about=_about(config),
         )

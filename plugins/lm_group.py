@@ -118,9 +118,9 @@ class Group:
         return events
 
 
-def failed(answer: Answer, message: str) -> Event:
-    """Return the event that ends *answer* with *message*."""
-    return answer.id, "error", {"type": RequestFailed.slug, "message": message}
+def failed(answer: Answer, message: str, kind: str = RequestFailed.slug) -> Event:
+    """Return the event that ends *answer* with *message*; *kind* is the slug of the error."""
+    return answer.id, "error", {"type": kind, "message": message}
 
 
 def _row(prompt: Prompt) -> Row:

@@ -7,6 +7,7 @@ from typing import Final
 
 from jobs.model import Lane
 from plugins.lm_answer import Answer
+from plugins.lm_memory import LmMemory
 
 #: Places beyond the batch that only the interactive lane may take: a person never waits for a batch to end.
 RESERVE: Final = 8
@@ -20,10 +21,10 @@ Working = Mapping[Lane, Sequence[Answer]]
 
 
 class Lines:
-    """A line for each lane; *batch* places, *cache_tokens* in all caches together; *alone* for one at a time."""
+    """A line for each lane; *batch* places, *memory* for the caches of all; *alone* for one at a time."""
 
-    def __init__(self, *, batch: int, cache_tokens: int, alone: bool = False) -> None:
-        self.cache_tokens = cache_tokens
+    def __init__(self, *, batch: int, memory: LmMemory, alone: bool = False) -> None:
+        self._memory = memory
         #: Those who were in a step that raised: they go on one at a time, with nobody beside them.
         self.suspects: list[Answer] = []
         self._batch = batch
@@ -36,6 +37,10 @@ class Lines:
     def add(self, answer: Answer) -> None:
         """Put *answer* at the end of its lane's line."""
         self._lines[answer.request.lane].append(answer)
+
+    def put_back(self, answer: Answer) -> None:
+        """Put *answer* at the head of its lane's line, where it was."""
+        self._lines[answer.request.lane].insert(0, answer)
 
     def drop(self, request_id: str) -> None:
         """Forget a request."""
@@ -70,14 +75,16 @@ class Lines:
         if not any(working.values()):
             return True
         lane = answer.request.lane
+        if lane in self._memory.paused:
+            return False
         urgent = lane is Lane.INTERACTIVE
         if len(working[lane]) >= self._batch + (RESERVE if urgent and not self._alone else 0):
             return False
-        tokens = sum(_padded(working[other]) for other in Lane if other is not lane)
-        tokens += _padded([*working[lane], answer])
-        return tokens <= self.cache_tokens * (1 if urgent else 1 - _KEPT_BACK)
+        tokens = sum(padded(working[other]) for other in Lane if other is not lane)
+        tokens += padded([*working[lane], answer])
+        return tokens <= self._memory.tokens * (1 if urgent else 1 - _KEPT_BACK)
 
 
-def _padded(answers: Sequence[Answer]) -> int:
+def padded(answers: Sequence[Answer]) -> int:
     """Return the tokens that the caches of *answers* have together at their longest."""
     return len(answers) * max((answer.length for answer in answers), default=0)

@@ -93,6 +93,12 @@ class Prefixes:
         while self.size > self._limit:
             self._drop(self._entries[0])
 
+    def allow(self, limit: int) -> None:
+        """Keep at most *limit* bytes from now on."""
+        self.limit = limit
+        while self.size > self.limit:
+            self._drop(self._entries[0])
+
     def clear(self) -> None:
         """Give everything back."""
         self._entries.clear()

@@ -15,13 +15,15 @@ import time
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Final
 
+from jobs.errors import OutOfMemory
 from jobs.model import Lane
 from plugins import lm_caches
 from plugins.estimate import KEPT
 from plugins.grammar import Grammars, Processor
 from plugins.lm_answer import Answer
 from plugins.lm_group import Group, failed
-from plugins.lm_lines import Lines
+from plugins.lm_lines import Lines, padded
+from plugins.lm_memory import ADVICE, LmMemory, Verdict, weights_of
 from plugins.lm_pace import Pace
 from plugins.lm_parts import Formats, Spelling
 from plugins.lm_prefill import Prefill
@@ -29,7 +31,7 @@ from plugins.lm_prefixes import Prefixes
 from plugins.lm_request import Limits, parse, tokenise
 from plugins.lm_rows import Rows
 from plugins.lm_turns import Turns
-from plugins.mlx_process import on_cpu
+from plugins.mlx_process import on_cpu, out_of_memory
 from plugins.runtime import Event
 
 #: Tokens of a prompt in the largest piece that is computed at once.
@@ -50,6 +52,7 @@ class LmSession:
         batch: int = 32,
         cache_tokens: int = 1 << 40,
         prefix_bytes: int = KEPT,
+        token_bytes: int = 0,
         about: Mapping[str, Any] | None = None,
         clock: Callable[[], float] = time.perf_counter,
     ) -> None:
@@ -63,8 +66,16 @@ class LmSession:
         self._spelling = Spelling(tokenizer)
         self._unbatched = lm_caches.batchable(model)
         alone = bool(self._unbatched)
-        self._lines = Lines(batch=1 if alone else max(1, batch), cache_tokens=cache_tokens, alone=alone)
         self._prefixes = Prefixes(prefix_bytes)
+        self.memory = LmMemory(
+            weights=weights_of(model),
+            token_bytes=token_bytes,
+            tokens=cache_tokens,
+            kept=lambda: self._prefixes.size,
+            keep=self._prefixes.allow,
+            most_kept=prefix_bytes,
+        )
+        self._lines = Lines(batch=1 if alone else max(1, batch), memory=self.memory, alone=alone)
         self._pace = Pace(PIECE)
         self._turns = Turns()
         self._groups: dict[Lane, Group] = {lane: self._new_group(lane) for lane in Lane}
@@ -81,7 +92,7 @@ class LmSession:
     @property
     def busy(self) -> bool:
         """Whether there are answers to work on."""
-        return bool(self._lines) or any(map(len, self._groups.values()))
+        return (bool(self._lines) and not self.memory.wanted) or any(map(len, self._groups.values()))
 
     def submit(self, request_id: str, request: Mapping[str, Any]) -> None:
         """Take a request (`plugins.lm_request.LmRequest`); a ``ValueError`` refuses it."""
@@ -116,21 +127,23 @@ class LmSession:
 
     def step(self) -> Iterable[Event]:
         """Compute a piece of a prompt and draw a token for each row of the lane whose turn it is."""
-        self._admit()
+        refused = self._admit()
         lane = self._turns.next([lane for lane, group in self._groups.items() if len(group)])
         if lane is None:
-            return []
+            return refused
         group = self._groups[lane]
         # Nobody waits for the next word of a batch answer: there only the throughput counts.
         others = any(len(one.rows) for one in self._groups.values() if one.lane is not Lane.BATCH)
         try:
             events, drawn = group.compute(others=others)
         except Exception as error:  # noqa: BLE001 - a processor, a shape, a full GPU: the session must live on
-            return self._recover(group, error)
+            return [*refused, *self._recover(group, error)]
         events += group.tell(drawn)
+        self.memory.step(self._held)
         if not self.busy:
+            self.memory.rest()
             _rest()
-        return events
+        return [*refused, *events]
 
     def close(self) -> None:
         """Give the caches back; the rest of the memory goes with the process."""
@@ -139,27 +152,53 @@ class LmSession:
             group.drop(group.answers)
         self._prefixes.clear()
 
-    def _admit(self) -> None:
-        """Let those begin who have room."""
+    def _admit(self) -> list[Event]:
+        """Let those begin who have room; return what is told to those who never will have."""
+        refused: list[Event] = []
         while self._lines:
             working = {lane: group.answers for lane, group in self._groups.items()}
             reading = {lane: len(group.prompts) for lane, group in self._groups.items()}
             answer = self._lines.next(working, reading)
             if answer is None:
-                return
+                return refused
+            if not any(working.values()) and (verdict := self.memory.verdict(answer.length)) is not Verdict.BEGIN:
+                if verdict is Verdict.WAIT:
+                    self._lines.put_back(answer)
+                    return refused
+                refused.append(failed(answer, self.memory.refusal(answer.length), OutOfMemory.slug))
+                continue
             self._groups[answer.request.lane].begin(answer)
+        return refused
 
     def _recover(self, group: Group, error: Exception) -> list[Event]:
         """Begin anew after a step that raised: with what was in it, and no other lane's."""
-        caught = group.answers
+        caught, held = group.answers, sum(padded(one.answers) for one in self._groups.values())
         self._groups[group.lane] = self._new_group(group.lane)
         _rest()
+        if out_of_memory(error) and any(map(len, self._groups.values())) + len(caught) > 1:
+            self._with_fewer(caught, held)
+            return []
         if len(caught) == 1:
-            return [failed(caught[0], f"The model could not go on with this request: {error}")]
+            return [_hopeless(caught[0], error)]
         for answer in caught:
             answer.notes.append("A failure in the batch: this answer was continued alone.")
         self._lines.suspects += caught
         return []
+
+    def _with_fewer(self, caught: list[Answer], held: int) -> None:
+        """Let those whom memory did not suffice for begin again, fewer at once."""
+        self.memory.ran_out(held)
+        for answer in reversed(caught):
+            answer.notes.append("Memory ran out: this answer was continued with fewer others beside it.")
+            self._lines.put_back(answer)
+
+    def _held(self) -> int:
+        """Return the tokens that the caches of the rows hold now."""
+        return sum(len(rows) * max((len(row.cached) for row in rows.rows), default=0) for rows in self._all_rows)
+
+    @property
+    def _all_rows(self) -> list[Rows]:
+        return [group.rows for group in self._groups.values()]
 
     def _processors(self, answer: Answer) -> list[Processor]:
         """Return fresh logits processors for *answer*, which may have begun in another batch."""
@@ -197,6 +236,12 @@ class LmSession:
             stops=self._stops,
             clock=self._clock,
         )
+
+
+def _hopeless(answer: Answer, error: Exception) -> Event:
+    if out_of_memory(error):
+        return failed(answer, f"Memory ran out with nothing else under way: {error}. {ADVICE}", OutOfMemory.slug)
+    return failed(answer, f"The model could not go on with this request: {error}")
 
 
 def _rest() -> None:

@@ -6,21 +6,37 @@ Call `prepare` before the first import of mlx_lm or mlx_whisper; a runner does s
 from __future__ import annotations
 
 import os
+import re
 import sys
 from typing import Any, Final
 
-#: Freed buffers that MLX may keep for reuse, bytes. Its own limit on a Mac is nearly all of the memory.
+#: Freed buffers that MLX may keep for reuse until the runner has got its share, bytes. Its own limit on a Mac is nearly
+#: all of the memory.
 CACHE_LIMIT: Final = 1024**3
+#: The least it may keep afterwards: without any, a GPU spends its time on giving memory back and asking for it again.
+LEAST_CACHE: Final = 64 * 1024**2
+
+# What libraries and systems say when memory has run out: MLX's allocators, Metal's command buffers, CUDA, C++.
+_OUT_OF_MEMORY: Final = re.compile(
+    r"unable to allocate|bad_alloc|out of memory|outofmemory|insufficient memory|memoryallocation"
+    r"|maximum allowed buffer size|cannot allocate memory|resource limit \(\d+\) exceeded",
+    re.IGNORECASE,
+)
 
 
-def prepare(*, memory: int | None = None, cache: int | None = None) -> None:
-    """Set MLX's limits, in bytes, and switch off what takes a Mac down. Does nothing where MLX is not installed."""
+def prepare(*, memory: int | None = None, cache: int | None = None, wired: bool = False) -> None:
+    """Set MLX's limits, in bytes, and switch off what takes a Mac down. Does nothing where MLX is not installed.
+
+    With *wired* a Mac keeps the model's memory from being paged out, up to what Metal recommends.
+    """
     try:
         import mlx.core as mx
     except ImportError:
         return  # a runtime of somebody else's may need no MLX at all
     # Wiring memory (mlx-lm does so for each generation) is what ends in kernel panics: "completeMemory() prepare count
     # underflow", mlx #3186; never calling it held for hours where calling it panicked in minutes.
+    if wired and not on_cpu():
+        mx.set_wired_limit(min(memory or device_bytes(), device_bytes()))
     mx.set_wired_limit = _no_wired_limit  # type: ignore[assignment]
     before = mx.set_cache_limit(cache or CACHE_LIMIT)
     if cache is None and before < CACHE_LIMIT:
@@ -37,6 +53,38 @@ def on_cpu() -> bool:
     import mlx.core as mx
 
     return bool(mx.default_device() == mx.Device(mx.cpu))
+
+
+def device_bytes() -> int:
+    """Return what the device that MLX computes on can hold, bytes; more than any machine has where it does not say."""
+    import mlx.core as mx
+
+    told = mx.device_info()
+    found = [told[key] for key in ("max_recommended_working_set_size", "memory_size", "total_memory") if key in told]
+    return int(min(found, default=1 << 56))
+
+
+def share_out(memory: int, *, cache: int) -> None:
+    """Let MLX take *memory* bytes in all, of which freed buffers may be *cache*; on a CPU its own limits stay.
+
+    There it keeps 32 MB at most, and more was no faster that could be told from noise.
+    """
+    import mlx.core as mx
+
+    if not on_cpu():
+        mx.set_memory_limit(min(memory, device_bytes()))
+        mx.set_cache_limit(max(LEAST_CACHE, cache))
+
+
+def cached_bytes() -> int:
+    """Return what MLX keeps of freed buffers, bytes; 0 as long as nobody imported it."""
+    mx = sys.modules.get("mlx.core")
+    return 0 if mx is None else int(mx.get_cache_memory())
+
+
+def out_of_memory(error: BaseException | str) -> bool:
+    """Tell whether *error*, or what a process printed last, says that memory has run out."""
+    return isinstance(error, MemoryError) or _OUT_OF_MEMORY.search(str(error)) is not None
 
 
 def active_bytes() -> int:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
+
+from jobs.model import Lane
 
 
 class Estimate(NamedTuple):
@@ -24,6 +26,21 @@ class Estimate(NamedTuple):
 #: What a session tells: request id, kind, JSON data. The kinds ``done`` (data: the result) and ``error`` (data:
 #: ``{"type", "message"}``) end the request; every other kind ("token", "segment", "progress") is passed on as it is.
 Event = tuple[str, str, Mapping[str, Any]]
+
+
+class Share(NamedTuple):
+    """What a runner may occupy, in bytes, weights and everything else together."""
+
+    #: Now.
+    memory: int
+    #: If every model were unloaded that can be.
+    most: int
+    #: Whether more is on its way: a model is being unloaded for it.
+    coming: bool = False
+    #: The `Memory.wanted` that this answers; 0: none.
+    answers: int = 0
+    #: What a token of context took beside what was reckoned, in earlier lives of the model; 1.0: as reckoned.
+    factor: float = 1.0
 
 
 class Session(Protocol):
@@ -47,6 +64,38 @@ class Session(Protocol):
 
     def close(self) -> None:
         """Give everything back."""
+
+
+class Memory(Protocol):
+    """What a session may have as its attribute ``memory``: the machine is shared out by what requests really need.
+
+    A session that stands still because its next request has no room yet says so by `wanted`, and is not `busy`.
+    """
+
+    @property
+    def wanted(self) -> int:
+        """Bytes the runner would have to have for its next request; 0 while it does not stand still."""
+
+    @property
+    def spare(self) -> int:
+        """Bytes it keeps for speed alone, and could give back at once."""
+
+    @property
+    def ceiling(self) -> int | None:
+        """Bytes that were too much: what it learned when memory ran out; None as long as it did not."""
+
+    @property
+    def factor(self) -> float:
+        """What a token of context has taken, by what was reckoned: see `Share`."""
+
+    def limit(self, share: Share) -> None:
+        """Take a new share; what is under way goes on whatever it takes."""
+
+    def trim(self) -> None:
+        """Give back what is kept for speed alone."""
+
+    def pause(self, lanes: Collection[Lane]) -> None:
+        """Begin nothing new of *lanes* while anything else is under way; an empty collection: go on."""
 
 
 class Runtime(Protocol):

@@ -39,6 +39,7 @@ ERROR_STATUS: Final[Mapping[type[errors.MlxdError], int]] = MappingProxyType(
         errors.ModelBroken: 422,
         errors.ModelTooLarge: 422,
         errors.RequestFailed: 502,
+        errors.OutOfMemory: 507,
         errors.RunnerDied: 502,
         errors.Interrupted: 503,
         errors.JobCancelled: 409,

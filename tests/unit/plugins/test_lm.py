@@ -300,13 +300,13 @@ def test_a_busy_lane_leaves_a_share_to_the_others(session):
 @pytest.mark.models
 def test_caches_are_bounded(session):
     """Answers beyond what the caches may hold wait, padded rows counted; one alone always goes."""
-    session._lines.cache_tokens = 100
+    session.memory.tokens = 100
     for number in range(3):
         session.submit(str(number), {"prompt": "the cat", "max_tokens": 40})
     session.submit("long", {"prompt": "the cat", "max_tokens": 300, "stop": "e"})
     list(session.step())
     assert len(session._groups[Lane.NORMAL].answers) == 1
-    session._lines.cache_tokens = 200
+    session.memory.tokens = 200
     list(session.step())
     assert len(session._groups[Lane.NORMAL].answers) == 3
     told = drain(session)
