@@ -35,6 +35,7 @@ ERROR_STATUS: Final[Mapping[type[errors.MlxdError], int]] = MappingProxyType(
         errors.UnknownTask: 422,
         errors.UnknownRuntime: 422,
         errors.ModelMissing: 404,
+        errors.ModelUnloadable: 503,
         errors.ModelError: 422,
         errors.ModelBroken: 422,
         errors.ModelTooLarge: 422,

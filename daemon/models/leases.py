@@ -69,9 +69,20 @@ class LaneEngine:
 class Lease:
     """A model that stays resident until `release`; a context manager."""
 
-    def __init__(self, engine: EngineLike, *, ref: str, lane: Lane, give_back: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        engine: EngineLike,
+        *,
+        ref: str,
+        lane: Lane,
+        give_back: Callable[[], None],
+        recall: Callable[[], None] | None = None,
+    ) -> None:
         #: The reference the model was resolved from.
         self.ref = ref
+        self.lane = lane
+        #: Asks whoever holds it to give it back soon, at no cost; None: he cannot be asked. Called at most once.
+        self.recall = recall
         self.engine = LaneEngine(engine, lane)
         #: What the runtime said when it had loaded the model.
         self.info: Mapping[str, Any] = engine.info
@@ -99,8 +110,17 @@ class Lease:
 class Waiter:
     """One `acquire` under way; ends once, with a lease or an error."""
 
-    def __init__(self, model: ResolvedModel, *, lane: Lane, estimate: int, say: Callable[[str], None] | None) -> None:
+    def __init__(
+        self,
+        model: ResolvedModel,
+        *,
+        lane: Lane,
+        estimate: int,
+        say: Callable[[str], None] | None,
+        recall: Callable[[], None] | None = None,
+    ) -> None:
         self.model = model
+        self.recall = recall
         self.lane = lane
         self.estimate = estimate
         #: Order of arrival and time of it, set by the scheduler.

@@ -10,13 +10,16 @@ The decision for each request in the line (`decide`), numbered as in the body:
 6. Evicting idle, unpinned models, least recently used first, makes room: **evict** them; load when they are gone.
 7. Only models in use could make room: **wait** for their leases to end, and promise their places to this request, so
    that an endless stream of requests on a resident model cannot starve one for another model.
+8. It is polite (nobody of its lane is to be disturbed for it), and only models could make room that its own lane, or a
+   more urgent one, has jobs for: **wait**, and count on nothing.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from enum import Enum
+from enum import Enum, IntEnum
+from types import MappingProxyType
 from typing import Final
 
 from jobs.model import Lane
@@ -48,6 +51,12 @@ class Resident:
     last_used: float = 0.0
     #: Seconds it stays after its last use; None: for ever.
     keep_alive: float | None = None
+    #: Whether it was loaded for jobs of which none has used it yet: not even for want of memory is it unloaded before.
+    reserved: bool = False
+    #: Whether jobs wait for it: it is not unloaded for idleness.
+    wanted: bool = False
+    #: When it became ready, seconds.
+    since: float = 0.0
     #: Bytes: what its runner reported, before that what was estimated.
     memory: int = 0
 
@@ -55,6 +64,17 @@ class Resident:
     def idle(self) -> bool:
         """Whether it may be unloaded without hurting anybody."""
         return self.phase is Phase.READY and self.leases == 0
+
+
+class Claim(IntEnum):
+    """How strong a request is among equally urgent ones."""
+
+    #: A running job, which holds a worker, waits.
+    RUNNING = 0
+    #: Queued jobs have waited long enough.
+    DUE = 1
+    #: Queued jobs wait, and nobody of their lane is to be disturbed for them.
+    POLITE = 2
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,6 +89,11 @@ class Request:
     since: float
     #: Bytes its model will need.
     need: int
+    claim: Claim = Claim.RUNNING
+
+    def urgency(self, now: float) -> int:
+        """Return its place in the line; the lower goes first. Waiting does not lift who is polite."""
+        return urgency(self.lane, now if self.claim is Claim.POLITE else self.since, now)
 
 
 class Verdict(Enum):
@@ -105,19 +130,27 @@ class Ahead:
 
     def behind(self, request: Request, decision: Decision) -> Ahead:
         """Return what the next in the line finds ahead when *request* has to wait for room."""
-        if decision.verdict is Verdict.EVICT or (decision.verdict is Verdict.WAIT and decision.case != LOADING_CASE):
+        if decision.verdict is Verdict.EVICT or (decision.verdict is Verdict.WAIT and decision.case not in _MODEST):
             return Ahead(promised=self.promised | set(decision.victims), need=self.need + request.need)
         return self
 
 
 #: Case 2: the room is already taken by the load under way.
 LOADING_CASE: Final = 2
+POLITE_CASE: Final = 8
+#: Waiting in these cases counts on no room.
+_MODEST: Final = frozenset({LOADING_CASE, POLITE_CASE})
 NOBODY: Final = Ahead()
 
 
 def line_up(requests: Iterable[Request], now: float) -> list[Request]:
     """Return *requests* in the order they are served: by lane, waiting lifts, first come first served within."""
-    return sorted(requests, key=lambda one: (urgency(one.lane, one.since, now), one.seq))
+    return sorted(requests, key=lambda one: (one.urgency(now), one.claim, one.seq))
+
+
+def rank(lane: Lane) -> int:
+    """Return the urgency of *lane*; the lower goes first."""
+    return _RANK[lane]
 
 
 def urgency(lane: Lane, since: float, now: float) -> int:
@@ -126,9 +159,16 @@ def urgency(lane: Lane, since: float, now: float) -> int:
 
 
 def decide(  # noqa: PLR0911 - one return for each numbered case
-    request: Request, residents: Collection[Resident], budget: int, ahead: Ahead = NOBODY
+    request: Request,
+    residents: Collection[Resident],
+    budget: int,
+    ahead: Ahead = NOBODY,
+    demand: Mapping[str, Lane] = MappingProxyType({}),
 ) -> Decision:
-    """Decide about *request*; *ahead* is what the requests before it in the line count on."""
+    """Decide about *request*; *ahead* is what the requests before it in the line count on.
+
+    *demand* is the most urgent lane that has jobs for a model, by its key.
+    """
     mine = next((one for one in residents if one.key == request.key), None)
     if mine is not None:
         if mine.phase is Phase.READY and mine.key not in ahead.promised:  # 1
@@ -145,9 +185,14 @@ def decide(  # noqa: PLR0911 - one return for each numbered case
     if missing <= 0:  # 3
         return Decision(verdict=Verdict.WAIT, case=3)
     others = [one for one in residents if not (one.pinned or one.phase is Phase.UNLOADING or one.key in ahead.promised)]
+    if request.claim is Claim.POLITE:
+        others = [one for one in others if one.key not in demand or rank(request.lane) < rank(demand[one.key])]
     if victims := _enough([one for one in others if one.idle], missing):  # 6
         return Decision(verdict=Verdict.EVICT, case=6, victims=victims)
-    return Decision(verdict=Verdict.WAIT, case=7, victims=_enough(others, missing))  # 7
+    victims = _enough(others, missing)
+    if request.claim is Claim.POLITE and not victims:  # 8
+        return Decision(verdict=Verdict.WAIT, case=POLITE_CASE)
+    return Decision(verdict=Verdict.WAIT, case=7, victims=victims)  # 7
 
 
 def _memory(residents: Iterable[Resident]) -> int:
@@ -157,7 +202,7 @@ def _memory(residents: Iterable[Resident]) -> int:
 def overflow(residents: Collection[Resident], budget: int) -> tuple[str, ...]:
     """Return the idle models to unload because the runners turned out to take more than *budget* together."""
     missing = _memory(one for one in residents if one.phase is not Phase.UNLOADING) - budget
-    spare = [one for one in residents if one.idle and not one.pinned]
+    spare = [one for one in residents if one.idle and not (one.pinned or one.reserved)]
     return _enough(spare, missing) or tuple(one.key for one in spare) if missing > 0 else ()
 
 
@@ -168,17 +213,26 @@ def expired(residents: Collection[Resident], now: float) -> tuple[str, ...]:
 
 def deadline(resident: Resident) -> float | None:
     """Return when *resident* is to be unloaded if nobody uses it, or None."""
-    if not resident.idle or resident.pinned or resident.keep_alive is None:
+    stays = resident.pinned or resident.reserved or resident.wanted
+    if not resident.idle or stays or resident.keep_alive is None:
         return None
     return resident.last_used + resident.keep_alive
 
 
 def _enough(candidates: Sequence[Resident], missing: int) -> tuple[str, ...]:
-    """Return the least recently used idle-first *candidates* that free *missing* bytes; () if all together do not."""
+    """Return those of *candidates* that free *missing* bytes; () if all together do not.
+
+    Idle ones come first, the least recently used of them; of those in use the one that has had its place the longest.
+    """
     victims, freed = [], 0
-    for one in sorted(candidates, key=lambda one: (one.leases > 0, one.last_used, one.key)):
+    for one in sorted(candidates, key=_expendability):
         if freed >= missing:
             break
         victims.append(one.key)
         freed += one.memory
     return tuple(victims) if freed >= missing else ()
+
+
+def _expendability(resident: Resident) -> tuple[bool, float, float, str]:
+    used = resident.leases > 0
+    return used, resident.since if used else resident.last_used, resident.last_used, resident.key

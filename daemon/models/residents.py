@@ -8,16 +8,19 @@ from __future__ import annotations
 
 import itertools
 import logging
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Mapping
 from datetime import datetime
 from typing import Final
 
 from daemon.models import residency
-from daemon.models.leases import EngineFactory, EngineLike, Lease, Waiter
+from daemon.models.leases import EngineFactory, Lease, Waiter
+from daemon.models.load_deaths import DeathPolicy, LoadDeaths
 from daemon.models.references import ResolvedModel
-from daemon.models.residency import Phase, Request, Resident, Verdict
+from daemon.models.residency import Claim, Phase, Request, Resident, Verdict
+from daemon.models.resident import Model
+from daemon.models.wishes import NOBODYS, Line, NoLine, Outlook, Wish
 from jobs.errors import Interrupted, JobCancelled, MlxdError, ModelTooLarge, RunnerDied
+from jobs.model import Lane
 
 log = logging.getLogger(__name__)
 
@@ -27,38 +30,7 @@ Event = Callable[[], None]
 UNLOAD_S: Final = 5.0
 
 # What the person is told, by the case of the decision.
-_WAITING_FOR: Final = {2: "loading", 3: "making room for", 7: "waiting for room for"}
-
-
-@dataclass(kw_only=True, eq=False)
-class Model:
-    """A model that takes memory; owned by the scheduler's thread."""
-
-    resolved: ResolvedModel
-    engine: EngineLike
-    estimate: int
-    pinned: bool
-    keep_alive: float | None
-    last_used: float
-    phase: Phase = Phase.LOADING
-    leases: int = 0
-    memory: int | None = None
-    doomed: bool = False
-    refs: set[str] = field(default_factory=set)
-    loaded_at: datetime | None = None
-    used_at: datetime | None = None
-
-    def facts(self) -> Resident:
-        """Return what the policy needs to know of it."""
-        return Resident(
-            key=self.resolved.key,
-            phase=self.phase,
-            leases=self.leases,
-            pinned=self.pinned and not self.doomed,
-            last_used=self.last_used,
-            keep_alive=0.0 if self.doomed else self.keep_alive,
-            memory=self.estimate if self.memory is None else self.memory,
-        )
+_WAITING_FOR: Final = {2: "loading", 3: "making room for", 7: "waiting for room for", 8: "waiting for room for"}
 
 
 class Residents:
@@ -73,6 +45,7 @@ class Residents:
         now: Callable[[], datetime],
         post: Callable[[Event], None],
         background: Callable[[Event], None],
+        policy: Callable[[], DeathPolicy] = DeathPolicy,
     ) -> None:
         self._spawn = spawn
         self._budget = budget
@@ -85,6 +58,15 @@ class Residents:
         self._observed: dict[str, int] = {}
         self._closing = False
         self.models: dict[str, Model] = {}
+        #: The jobs that wait, which wish for models.
+        self.queued: Line = NoLine()
+        self.deaths = LoadDeaths(clock=clock, policy=policy)
+        #: Models that queued jobs need not wait for: they were refused, or could not be loaded.
+        self._hopeless: set[str] = set()
+        #: To whom places are promised: the urgency of the first in the line.
+        self._promised: dict[str, float] = {}
+        #: When running jobs of the batch lane are to be asked to make room, on the clock.
+        self._recall_at: float | None = None
         #: Models whose last load failed, and why.
         self.problems: dict[str, tuple[ResolvedModel, str]] = {}
         #: Whether a model came or went since somebody last set this to False.
@@ -97,7 +79,16 @@ class Residents:
 
     def deadline(self) -> float | None:
         """Return when the next keep-alive ends, on the clock."""
-        return min((at for one in self._residents() if (at := residency.deadline(one)) is not None), default=None)
+        ends = [at for one in self._residents() if (at := residency.deadline(one)) is not None]
+        return min(ends if self._recall_at is None else [*ends, self._recall_at], default=None)
+
+    def outlook(self) -> Outlook:
+        """Return which models jobs can be started on."""
+        ready = {key for key, model in self.models.items() if model.phase is Phase.READY}
+        return Outlook(
+            ready={key: self._promised.get(key, NOBODYS) for key in ready},
+            hopeless=frozenset(self._hopeless) | self.deaths.barred_keys(),
+        )
 
     def _residents(self) -> list[Resident]:
         return [model.facts() for model in self.models.values()]
@@ -106,38 +97,77 @@ class Residents:
         """Serve the line, then unload what has run out or what is too much."""
         if self._closing:
             return
-        ahead = residency.Ahead(promised=frozenset(key for key, model in self.models.items() if model.doomed))
-        waiting = {waiter.seq: waiter for waiter in self._line}
-        for request in residency.line_up(map(self._request, self._line), self._clock()):
-            decision = residency.decide(request, self._residents(), self._budget, ahead)
-            self._carry_out(waiting[request.seq], request, decision)
+        demand, now = self.queued.demand(), self._clock()
+        doomed = frozenset(key for key, model in self.models.items() if model.doomed)
+        ahead, self._promised, self._recall_at = residency.Ahead(promised=doomed), dict.fromkeys(doomed, -NOBODYS), None
+        for key, model in self.models.items():
+            model.wanted = key in demand
+            model.reserved &= model.wanted
+        asked = self._asked()
+        for request in residency.line_up(asked, now):
+            decision = residency.decide(request, self._residents(), self._budget, ahead, demand)
+            self._carry_out(asked[request], request, decision)
+            if decision.verdict is Verdict.WAIT:
+                self._promise(request, decision.victims, now)
             ahead = ahead.behind(request, decision)
         for key in residency.expired(self._residents(), self._clock()):
             self._unload(key, "idle")
         for key in residency.overflow(self._residents(), self._budget):
             self._unload(key, "memory")
 
+    def _asked(self) -> dict[Request, Waiter | Wish]:
+        """Return what is asked for, by running jobs and by queued ones."""
+        asked: dict[Request, Waiter | Wish] = {self._request(waiter): waiter for waiter in self._line}
+        for seq, wish in enumerate(self.queued.wishes()):
+            key = wish.model.key
+            if not self.deaths.barred(key):
+                need, claim = self._observed.get(key, wish.need), Claim.DUE if wish.due else Claim.POLITE
+                asked[Request(key=key, lane=wish.lane, seq=seq, since=wish.since, need=need, claim=claim)] = wish
+        return asked
+
     def _request(self, waiter: Waiter) -> Request:
         key = waiter.model.key
         need = self._observed.get(key, waiter.estimate)
         return Request(key=key, lane=waiter.lane, seq=waiter.seq, since=waiter.since, need=need)
 
-    def _carry_out(self, waiter: Waiter, request: Request, decision: residency.Decision) -> None:
+    def _carry_out(self, asker: Waiter | Wish, request: Request, decision: residency.Decision) -> None:
+        model = asker.model
+        say = asker.say if isinstance(asker, Waiter) else _nobody
         match decision.verdict:
+            case Verdict.SERVE if isinstance(asker, Waiter):
+                self._serve(asker)
             case Verdict.SERVE:
-                self._serve(waiter)
+                self.models[model.key].reserved = True
             case Verdict.LOAD:
-                waiter.say(f"loading {waiter.model.ref}")
-                self._load(waiter, request.need)
+                say(f"loading {model.ref}")
+                self._load(model, request.need)
             case Verdict.EVICT:
                 for key in decision.victims:
                     self._unload(key, "evicted")
-                waiter.say(f"making room for {waiter.model.ref}")
+                say(f"making room for {model.ref}")
             case Verdict.WAIT:
-                waiter.say(f"{_WAITING_FOR[decision.case]} {waiter.model.ref}")
+                say(f"{_WAITING_FOR[decision.case]} {model.ref}")
+            case Verdict.REFUSE if isinstance(asker, Waiter):
+                self._line.remove(asker)
+                asker.fail(_too_large(model, request.need, decision.available, self._budget))
             case Verdict.REFUSE:
-                self._line.remove(waiter)
-                waiter.fail(_too_large(waiter.model, request.need, decision.available, self._budget))
+                self._hopeless.add(model.key)
+
+    def _promise(self, request: Request, victims: Iterable[str], now: float) -> None:
+        """Keep the places of *victims* for *request*, and ask the batch lane's running jobs for them if it may."""
+        for key in victims:
+            self._promised.setdefault(key, request.urgency(now))
+            lent = [lease for lease in self.models[key].lent if lease.lane is Lane.BATCH and lease.recall]
+            if not lent or request.lane is Lane.BATCH:
+                continue
+            patience = 0.0 if request.lane is Lane.INTERACTIVE else residency.PATIENCE_S
+            if now < request.since + patience:
+                self._recall_at = min(request.since + patience, self._recall_at or NOBODYS)
+                continue
+            for lease in lent:
+                recall, lease.recall = lease.recall, None
+                if recall is not None:
+                    self._background(recall)
 
     def _serve(self, waiter: Waiter) -> None:
         model = self.models[waiter.model.key]
@@ -147,11 +177,12 @@ class Residents:
         self._touch(model)
         self._line.remove(waiter)
         engine = model.engine
-        give_back = lambda: self._post(lambda: self._given_back(model))  # noqa: E731 - bound to this very model
-        waiter.grant(Lease(engine, ref=waiter.model.ref, lane=waiter.lane, give_back=give_back))
+        give_back = lambda: self._post(lambda: self._given_back(model, lease))  # noqa: E731 - bound to this very model
+        lease = Lease(engine, ref=waiter.model.ref, lane=waiter.lane, give_back=give_back, recall=waiter.recall)
+        model.lent.append(lease)
+        waiter.grant(lease)
 
-    def _load(self, waiter: Waiter, need: int) -> None:
-        resolved = waiter.model
+    def _load(self, resolved: ResolvedModel, need: int) -> None:
         engine = self._spawn(
             resolved,
             on_exit=lambda: self._post(lambda: self._gone(model)),
@@ -189,8 +220,8 @@ class Residents:
 
     def arrive(self, waiter: Waiter) -> None:
         """Put *waiter* at the end of the line."""
-        if self._closing:
-            waiter.fail(Interrupted())
+        if (refusal := Interrupted() if self._closing else self.deaths.refusal(waiter.model)) is not None:
+            waiter.fail(refusal)
             return
         waiter.seq, waiter.since = next(self._seq), self._clock()
         self._line.append(waiter)
@@ -205,10 +236,12 @@ class Residents:
         if model.phase is not Phase.LOADING or self.models.get(model.resolved.key) is not model:
             return
         model.phase = Phase.READY
-        model.loaded_at = self._now()
+        model.loaded_at, model.since = self._now(), self._clock()
         model.doomed = model.doomed and not any(waiter.model.key == model.resolved.key for waiter in self._line)
         self._touch(model)
         self.problems.pop(model.resolved.key, None)
+        self.deaths.loaded(model.resolved.key)
+        self._hopeless.discard(model.resolved.key)
         self.changed = True
 
     def _not_loaded(self, model: Model, error: MlxdError) -> None:
@@ -217,6 +250,10 @@ class Residents:
         if self._closing:
             return
         log.warning("Could not load %s: %s", model.resolved.ref, error.message, extra={"action": "models.load_failed"})
+        if isinstance(error, RunnerDied):
+            error = self.deaths.died(model.resolved, error)
+        else:
+            self._hopeless.add(key)
         self.problems[key] = (model.resolved, error.message)
         for waiter in [one for one in self._line if one.model.key == key]:
             self._line.remove(waiter)
@@ -227,8 +264,10 @@ class Residents:
         key = model.resolved.key
         self._observed[key] = max(found, self._observed.get(key, 0))
 
-    def _given_back(self, model: Model) -> None:
+    def _given_back(self, model: Model, lease: Lease) -> None:
         model.leases -= 1
+        model.lent.remove(lease)
+        model.reserved = False
         self._touch(model)
 
     def _gone(self, model: Model) -> None:
@@ -266,6 +305,7 @@ class Residents:
     def renew(self, budget: int | None, fresh: Mapping[str, ResolvedModel]) -> None:
         """Take a new budget and the configuration's models by key."""
         self._budget = self._budget if budget is None else budget
+        self._hopeless.clear()
         for key, model in self.models.items():
             if key in fresh:
                 model.pinned, model.keep_alive = fresh[key].pin, fresh[key].keep_alive_s
@@ -283,6 +323,10 @@ class Residents:
         """End the runners that do not end by themselves."""
         for model in self.models.values():
             model.engine.kill()
+
+
+def _nobody(_message: str) -> None:
+    """Tell nobody: the jobs have not begun."""
 
 
 def _too_large(model: ResolvedModel, need: int, available: int, budget: int) -> ModelTooLarge:

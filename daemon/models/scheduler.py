@@ -19,9 +19,11 @@ from typing import Final, TypeVar
 
 from daemon.models import status as model_status
 from daemon.models.leases import EngineFactory, Lease, Waiter
+from daemon.models.load_deaths import DeathPolicy
 from daemon.models.references import ResolvedModel
 from daemon.models.residents import UNLOAD_S, Residents
 from daemon.models.sizes import Sizes
+from daemon.models.wishes import Line, Outlook
 from daemon.views import ModelStatus, Residency
 from jobs.errors import JobCancelled, MlxdError, RunnerDied
 from jobs.model import Lane
@@ -65,6 +67,7 @@ class ModelScheduler:
         configured: Callable[[], Iterable[ResolvedModel]] = tuple,
         sizes: Callable[[ResolvedModel], int] | None = None,
         background: Callable[[Callable[[], None]], None] = _on_a_thread,
+        deaths: Callable[[], DeathPolicy] = DeathPolicy,
     ) -> None:
         self._resolve = resolve
         self._clock = clock
@@ -76,8 +79,15 @@ class ModelScheduler:
         self._thread: threading.Thread | None = None
         #: Touched by the thread alone.
         self._residents = Residents(
-            spawn=spawn, budget=budget, clock=clock, now=now, post=self._post, background=background
+            spawn=spawn, budget=budget, clock=clock, now=now, post=self._post, background=background, policy=deaths
         )
+        self._outlook = Outlook()
+        self._on_outlook: Callable[[], None] = lambda: None
+
+    def follow(self, queued: Line, on_outlook: Callable[[], None]) -> None:
+        """Reckon with the jobs that wait; *on_outlook* is called on the thread when `outlook` has changed."""
+        self._residents.queued = queued
+        self._on_outlook = on_outlook
 
     # -- life, in order ---------------------------------------------------------------------------------------------
 
@@ -107,11 +117,16 @@ class ModelScheduler:
         lane: Lane = Lane.NORMAL,
         cancelled: threading.Event | None = None,
         on_progress: Callable[[str], None] | None = None,
+        recall: Callable[[], None] | None = None,
     ) -> Lease:
         """Wait until the model is resident and lease it. Do not hold one lease while waiting for another.
 
+        *recall* is called at most once, on some thread, when a more urgent job needs the model's place: the lease had
+        better be given back soon.
+
         Raises:
             ModelMissing, ModelBroken, UnknownRuntime: it cannot be loaded.
+            ModelUnloadable: its runner died in each of its last loads; it is set aside for a while.
             ModelTooLarge: it does not fit even alone; ``facts`` has the numbers.
             RunnerDied: the runner ended while it was loading.
             JobCancelled: *cancelled* was set.
@@ -119,7 +134,7 @@ class ModelScheduler:
 
         """
         model = self._resolve(ref, runtime)
-        waiter = Waiter(model, lane=lane, estimate=self._sizes(model), say=on_progress)
+        waiter = Waiter(model, lane=lane, estimate=self._sizes(model), say=on_progress, recall=recall)
         self._post(lambda: self._residents.arrive(waiter))
         self._wait(waiter, cancelled)
         return waiter.result()
@@ -127,6 +142,7 @@ class ModelScheduler:
     def load(self, ref: str, runtime: str | None = None, *, pin: bool | None = None) -> ModelStatus:
         """Load a model now and return when it is ready; *pin* overrides the configuration until it is unloaded."""
         model = self._resolve(ref, runtime or "")
+        self._ask(lambda: self._residents.deaths.loaded(model.key))  # a person's word: it is tried again
         with self.acquire(ref, runtime or model.runtime, lane=Lane.INTERACTIVE):
             if pin is not None:
                 self._ask(lambda: self._residents.pin(model.key, pin=pin))
@@ -143,6 +159,23 @@ class ModelScheduler:
         """Return the resident models, those whose last load failed, and the configured ones that are absent."""
         absent = list(self._configured())
         return self._ask(lambda: model_status.status(self._residents, absent))
+
+    @property
+    def outlook(self) -> Outlook:
+        """Return which models jobs can be started on, as of the last turn."""
+        return self._outlook
+
+    def nudge(self) -> None:
+        """Look at the line again, soon: what queued jobs wish for has changed."""
+        self._post(_nothing)
+
+    def size(self, model: ResolvedModel) -> int:
+        """Return the bytes *model* will need; reads files, and raises what `acquire` raises of a broken model."""
+        return self._sizes(model)
+
+    def barred(self, key: str) -> bool:
+        """Tell whether the model *key* is set aside, because its runner died whenever it was loaded."""
+        return self._ask(lambda: self._residents.deaths.barred(key))
 
     def reconfigure(
         self,
@@ -215,10 +248,18 @@ class ModelScheduler:
         if self._residents.changed and self._on_change is not None:
             self._on_change()
         self._residents.changed = False
+        outlook, before = self._residents.outlook(), self._outlook
+        if outlook != before:
+            self._outlook = outlook
+            self._on_outlook()
 
     def _until_deadline(self) -> float | None:
         deadline = self._residents.deadline()
         return None if deadline is None else max(0.0, deadline - self._clock())
+
+
+def _nothing() -> None:
+    """Happen: what follows from an event is what counts."""
 
 
 def _reply(answer: Future[T], question: Callable[[], T]) -> None:

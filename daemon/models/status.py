@@ -6,7 +6,8 @@ from collections.abc import Iterable
 from typing import Any
 
 from daemon.models.references import ResolvedModel
-from daemon.models.residents import Model, Residents
+from daemon.models.resident import Model
+from daemon.models.residents import Residents
 from daemon.views import ModelStatus, Residency
 
 
