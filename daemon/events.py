@@ -32,6 +32,10 @@ _HOPELESS: Final = 10
 _KEPT_JOBS: Final = 64
 _KEPT_EVENTS: Final = 500
 _KEPT_CHARACTERS: Final = 200_000
+#: What a token's log-probabilities count as, characters.
+_A_LINE: Final = 100
+#: Kinds whose events are pieces of a text, which are joined for those who come late.
+_PIECES: Final = frozenset({"token", "reasoning"})
 
 
 class Event(NamedTuple):
@@ -244,6 +248,7 @@ class _Backlog:
     def __init__(self) -> None:
         self._events: deque[Event] = deque()
         self._pieces: list[str] = []
+        self._lines: list[Any] = []
         self._characters = 0
         self._token: Event | None = None
         self._progress: Event | None = None
@@ -253,13 +258,14 @@ class _Backlog:
         if event.kind == "progress":
             self._progress = event
             return
-        if event.kind != "token" or not _same_stream(event, self._token):
+        if event.kind not in _PIECES or not _same_stream(event, self._token):
             self._settle_tokens()
-        if event.kind == "token" and self._characters < _KEPT_CHARACTERS:
+        if event.kind in _PIECES and self._characters < _KEPT_CHARACTERS:
             self._token = event
             self._pieces.append(str(event.data.get("text", "")))
-            self._characters += len(self._pieces[-1])
-        elif event.kind == "token":
+            self._lines += event.data.get("logprobs") or ()
+            self._characters += len(self._pieces[-1]) + len(event.data.get("logprobs") or ()) * _A_LINE
+        elif event.kind in _PIECES:
             self._dropped += 1
         else:
             self._keep(event)
@@ -271,8 +277,9 @@ class _Backlog:
 
     def _settle_tokens(self) -> None:
         if self._token is not None:
-            self._keep(self._token._replace(data={**self._token.data, "text": "".join(self._pieces)}))
-        self._token, self._pieces = None, []
+            data = {**self._token.data, "text": "".join(self._pieces)}
+            self._keep(self._token._replace(data={**data, "logprobs": self._lines} if "logprobs" in data else data))
+        self._token, self._pieces, self._lines = None, [], []
 
     def _keep(self, event: Event) -> None:
         self._events.append(event)
@@ -283,10 +290,14 @@ class _Backlog:
 
 def _same_stream(event: Event, other: Event | None) -> bool:
     """Return whether two token events continue each other (a batch's items each say which they are)."""
-    passing = ("text", "n")
-    return other is not None and (
-        {key: value for key, value in event.data.items() if key not in passing}
-        == {key: value for key, value in other.data.items() if key not in passing}
+    passing = ("text", "n", "logprobs")
+    return (
+        other is not None
+        and event.kind == other.kind
+        and (
+            {key: value for key, value in event.data.items() if key not in passing}
+            == {key: value for key, value in other.data.items() if key not in passing}
+        )
     )
 
 

@@ -63,6 +63,7 @@ class Sampling(BaseModel):
         default_factory=list, max_length=256, description="Functions the model may call, in OpenAI's form."
     )
     tool_choice: Literal["auto", "none"] = Field(default="auto", description="none: the tools are not offered.")
+    parallel_tool_calls: bool = Field(default=True, description="Whether an answer may have more than one call.")
 
     @model_validator(mode="after")
     def _room_for_calls(self) -> Self:
@@ -100,6 +101,7 @@ class Sampling(BaseModel):
         more = self.model_dump(include=set(_PASSED_IF_SAID), exclude_defaults=True)
         if self.tools and self.tool_choice == "auto":
             more["tools"] = [one.model_dump() for one in self.tools]
+            more |= {} if self.parallel_tool_calls else {"parallel_tool_calls": False}
         what: dict[str, Any] = (
             {"prompt": asked} if isinstance(asked, str) else {"messages": [one.turn() for one in asked]}
         )

@@ -13,6 +13,8 @@ from collections.abc import Callable, Mapping, Sequence
 from types import SimpleNamespace
 from typing import Any, Final, NamedTuple
 
+from plugins.lm_request import LmRequest
+
 #: Kinds of pieces: words of the answer, words before it, a call.
 SAID: Final = "token"
 THOUGHT: Final = "reasoning"
@@ -44,15 +46,24 @@ class Formats:
         self._thinks = bool(getattr(tokenizer, "has_thinking", False))
         self._marked = bool(getattr(tokenizer, "structural_markers", ()) or self._transitions)
 
-    def parts(self, prompt: Sequence[int], *, tools: Sequence[Mapping[str, Any]]) -> Parts | None:
-        """Return what tells the parts of the answer to *prompt* apart; None if it can only have one."""
+    def of(self, request: LmRequest, prompt: Sequence[int]) -> Parts | None:
+        """Return what tells the parts of the answer to *request* apart; None if all of it is text."""
+        if request.whole:
+            return None
+        return self.parts(prompt, tools=request.described, single=not request.parallel_tool_calls)
+
+    def parts(self, prompt: Sequence[int], *, tools: Sequence[Mapping[str, Any]], single: bool = False) -> Parts | None:
+        """Return what tells the parts of the answer to *prompt* apart; None if it can only have one.
+
+        *single*: at most one call.
+        """
         calls = bool(tools) and self.calls_tools
         if not (calls or self._thinks or self._marked):
             return None
         reader = Reader(self._tokenizer.tool_parser, tools) if calls else None
         marks = (self._tokenizer.tool_call_start or "", self._tokenizer.tool_call_end or "")
         machine, initial = self._machine(calls=calls), self._beginning(prompt)
-        return Parts(machine, initial=initial, reader=reader, marks=marks, prompt=prompt)
+        return Parts(machine, initial=initial, reader=reader, marks=marks, prompt=prompt, single=single)
 
     @property
     def _transitions(self) -> Mapping[str, Any]:
@@ -115,11 +126,18 @@ class Reader:
 class Parts:
     """Tells the parts of the answer to *prompt* apart, which begins in the *machine*'s state *initial*.
 
-    *marks* are what begins and ends a call.
+    *marks* are what begins and ends a call; *single* says that nothing may follow one.
     """
 
     def __init__(
-        self, machine: Any, *, initial: str, reader: Reader | None, marks: tuple[str, str], prompt: Sequence[int]
+        self,
+        machine: Any,
+        *,
+        initial: str,
+        reader: Reader | None,
+        marks: tuple[str, str],
+        prompt: Sequence[int],
+        single: bool = False,
     ) -> None:
         self._machine = machine
         self._state = machine.make_state(initial=initial)
@@ -127,6 +145,7 @@ class Parts:
         self._reader = reader
         self._marks = marks
         self._prompt = prompt
+        self._single = single
         #: The text of the call that is being written.
         self._call: str | None = None
         #: Blanks that may turn out to stand between parts.
@@ -140,6 +159,11 @@ class Parts:
         self.calls: list[dict[str, Any]] = []
         #: Remarks for people.
         self.notes: list[str] = []
+
+    @property
+    def complete(self) -> bool:
+        """Whether nothing more is wanted."""
+        return self._single and bool(self.calls)
 
     def feed(self, text: str) -> list[Piece]:
         """Take the next *text* of the answer and return what is certain by now."""
@@ -163,6 +187,8 @@ class Parts:
         for at, text in segments:
             if self._call is not None and at != "tool":
                 pieces += self._end_call(closed=True, cut=False)
+            if self.complete:
+                break
             if at == "tool":
                 self._call = (self._call or "") + text
             elif at == "reasoning":
@@ -204,7 +230,7 @@ class Parts:
             self.notes.append("A tool call was cut off by max_tokens; it stands in the text as far as it came.")
             return self._say(written)
         self._blank, self._cut = "", True
-        return [self._called(call) for call in calls]
+        return [self._called(call) for call in (calls[:1] if self._single else calls)]
 
     def _called(self, call: Call) -> Piece:
         if self._reader is not None and call.name not in self._reader.known:

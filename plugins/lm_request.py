@@ -81,6 +81,8 @@ class LmRequest(BaseModel):
     json_schema: dict[str, Any] | None = None
     #: What the model may call.
     tools: list[Tool] = Field(default_factory=list)
+    #: Whether an answer may have more than one call.
+    parallel_tool_calls: bool = True
     #: Whether each piece of text is told as it comes.
     stream: bool = True
     #: Added by the runner.

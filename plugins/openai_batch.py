@@ -7,18 +7,23 @@ that a line names is not asked: one model, the job's, answers the whole batch, a
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import json
+from collections.abc import Mapping, Sequence
+from itertools import accumulate
 from typing import Any, Final
 
 CHAT: Final = "/v1/chat/completions"
 TEXT: Final = "/v1/completions"
 
 #: Passed on as they are where they say something.
-_SAME: Final = ("temperature", "top_p", "seed", "stop", "max_tokens", "top_k", "min_p", "repetition_penalty")
+_SAME: Final = (
+    *("temperature", "top_p", "seed", "stop", "max_tokens", "top_k", "min_p", "repetition_penalty"),
+    *("presence_penalty", "frequency_penalty", "logit_bias", "tools", "parallel_tool_calls"),
+)
 #: Say nothing that a local model could heed.
 _IGNORED: Final = frozenset(
     ("model", "user", "metadata", "store", "service_tier", "safety_identifier", "prompt_cache_key", "verbosity")
-) | {"reasoning_effort", "parallel_tool_calls", "tool_choice", "stream_options"}
+) | {"reasoning_effort", "stream_options"}
 #: Key -> the values that ask for nothing. Any other value is more than mlxd can do, and the line says so.
 _ONLY: Final[Mapping[str, tuple[Any, ...]]] = {
     "n": (1,),
@@ -26,13 +31,8 @@ _ONLY: Final[Mapping[str, tuple[Any, ...]]] = {
     "stream": (False,),
     "echo": (False,),
     "suffix": ("",),
-    "logprobs": (False, 0),
-    "top_logprobs": (0,),
-    "frequency_penalty": (0, 0.0),
-    "presence_penalty": (0, 0.0),
-    "logit_bias": ({},),
-    "tools": ([],),
     "functions": ([],),
+    "tool_choice": ("auto",),
     "modalities": (["text"],),
 }
 _ROLES: Final = {"developer": "system"}
@@ -70,9 +70,13 @@ def parameters(data: Mapping[str, Any]) -> dict[str, Any]:
         raise ValueError("body is not a JSON object")  # noqa: TRY004 - a line's mistake, told with the line
     said = {name: value for name, value in body.items() if value is not None and name not in _IGNORED}
     found = {name: said.pop(name) for name in _SAME if name in said}
+    found = {name: value for name, value in found.items() if value not in ([], {})}
     if (most := said.pop("max_completion_tokens", None)) is not None:
         found["max_tokens"] = most
     found |= _format(said.pop("response_format", None))
+    found |= _logprobs(said.pop("logprobs", None), said.pop("top_logprobs", None), url)
+    if said.get("tool_choice") == "none":
+        found["tool_choice"] = said.pop("tool_choice")
     found |= _chat(said.pop("messages", None)) if url == CHAT else _text(said.pop("prompt", None))
     for name, value in said.items():
         if value not in _ONLY.get(name, ()):
@@ -86,7 +90,7 @@ def _chat(messages: Any) -> dict[str, Any]:
     return {"messages": [_message(one) for one in messages]}
 
 
-def _message(message: Any) -> dict[str, str]:
+def _message(message: Any) -> dict[str, Any]:
     if not isinstance(message, Mapping):
         raise ValueError("a message is not a JSON object")  # noqa: TRY004 - as above
     role, content = str(message.get("role")), message.get("content")
@@ -95,9 +99,13 @@ def _message(message: Any) -> dict[str, str]:
         if kinds != {"text"}:
             raise ValueError("a message has parts that are no text")
         content = "".join(str(part.get("text", "")) for part in content)
-    if not isinstance(content, str) or message.get("tool_calls"):
-        raise ValueError("a message has no text")
-    return {"role": _ROLES.get(role, role), "content": content}
+    calls = message.get("tool_calls")
+    if content is None and calls:
+        content = ""
+    if not isinstance(content, str):
+        raise ValueError("a message has no text")  # noqa: TRY004 - as above
+    more = {"tool_calls": calls, "tool_call_id": message.get("tool_call_id"), "name": message.get("name")}
+    return {"role": _ROLES.get(role, role), "content": content, **{key: value for key, value in more.items() if value}}
 
 
 def _text(prompt: Any) -> dict[str, Any]:
@@ -106,6 +114,19 @@ def _text(prompt: Any) -> dict[str, Any]:
     if not isinstance(prompt, str):
         raise ValueError("prompt must be one text")  # noqa: TRY004 - as above
     return {"prompt": prompt, "raw": True}
+
+
+def _logprobs(wanted: Any, top: Any, url: str) -> dict[str, Any]:
+    """Return how many of the likeliest tokens are to be told: a number for texts, a switch and a number for chats."""
+    if url == TEXT:
+        return {} if wanted is None or wanted is False else {"logprobs": wanted}
+    if wanted in (None, False):
+        if top:
+            raise ValueError("top_logprobs needs logprobs to be true")
+        return {}
+    if wanted is not True:
+        raise ValueError(f"logprobs must be true or false, got {wanted!r}")
+    return {"logprobs": top or 0}
 
 
 def _format(wanted: Any) -> dict[str, Any]:
@@ -121,12 +142,24 @@ def _format(wanted: Any) -> dict[str, Any]:
 
 
 def answered(
-    *, request_id: str, custom_id: str, url: str, created: int, model: str | None, text: str, facts: Mapping[str, Any]
+    *,
+    request_id: str,
+    custom_id: str,
+    url: str,
+    created: int,
+    model: str | None,
+    text: str | None,
+    facts: Mapping[str, Any],
 ) -> dict[str, Any]:
-    """Return the response line of an answered request; *facts* are its token counts and ``finish_reason``."""
+    """Return the response line of an answered request.
+
+    *facts* are its token counts, ``finish_reason``, and what the answer has besides its text.
+    """
     read, wrote = facts.get("prompt_tokens"), facts.get("completion_tokens")
     choice: dict[str, Any] = {"index": 0, "finish_reason": facts.get("finish_reason") or None, "logprobs": None}
-    choice |= {"message": {"role": "assistant", "content": text}} if url == CHAT else {"text": text}
+    choice |= {"message": _reply(text, facts)} if url == CHAT else {"text": text}
+    if (lines := facts.get("logprobs")) is not None:
+        choice["logprobs"] = _chat_logprobs(lines) if url == CHAT else _text_logprobs(lines)
     body = {
         "id": f"{'chatcmpl' if url == CHAT else 'cmpl'}-{request_id}",
         "object": "chat.completion" if url == CHAT else "text_completion",
@@ -138,6 +171,43 @@ def answered(
         else {"prompt_tokens": read, "completion_tokens": wrote, "total_tokens": read + wrote},
     }
     return _line(request_id, custom_id, 200, body, None)
+
+
+def _reply(text: str | None, facts: Mapping[str, Any]) -> dict[str, Any]:
+    calls = facts.get("tool_calls")
+    message: dict[str, Any] = {"role": "assistant", "content": None if calls and not text else text}
+    if thoughts := facts.get("reasoning"):
+        message["reasoning"] = thoughts
+    if calls:
+        message["tool_calls"] = [{**call, "function": _written(call["function"])} for call in calls]
+    return message
+
+
+def _written(function: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a call with its arguments as this format has them: JSON in a string."""
+    return {**function, "arguments": json.dumps(function["arguments"], ensure_ascii=False)}
+
+
+def _chat_logprobs(lines: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    content = [{**_token(line), "top_logprobs": [_token(one) for one in line["top"]]} for line in lines]
+    return {"content": content, "refusal": None}
+
+
+def _token(line: Mapping[str, Any]) -> dict[str, Any]:
+    text = str(line["text"])
+    # A token that is a part of a character has no text of its own, and its bytes are not kept.
+    own = None if "\ufffd" in text else list(text.encode())
+    return {"token": text, "logprob": line["logprob"], "bytes": own}
+
+
+def _text_logprobs(lines: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    texts = [str(line["text"]) for line in lines]
+    return {
+        "tokens": texts,
+        "token_logprobs": [line["logprob"] for line in lines],
+        "top_logprobs": [{str(one["text"]): one["logprob"] for one in line["top"]} for line in lines],
+        "text_offset": list(accumulate(map(len, texts[:-1]), initial=0))[: len(texts)],
+    }
 
 
 def refused(*, request_id: str, custom_id: str, kind: str, message: str, ours: bool) -> dict[str, Any]:

@@ -201,6 +201,6 @@ def _summary(result: Mapping[str, Any]) -> dict[str, Any]:
         for key, value in result.items()
         if isinstance(value, int | float | bool) or (isinstance(value, str) and len(value) <= _SUMMARY)
     }
-    # A remark on a step ("the file is cut short") is one on the whole.
-    notes = {"notes": result["notes"]} if result.get("notes") else {}
-    return {**small, **notes, "text": text if isinstance(text, str) else None}
+    # A remark on a step ("the file is cut short") is one on the whole; calls are what a step with tools is for.
+    lists = {key: result[key] for key in ("notes", "tool_calls") if result.get(key)}
+    return {**small, **lists, "text": text if isinstance(text, str) else None}

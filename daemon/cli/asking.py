@@ -50,6 +50,7 @@ class Asked:
     retries: int | None = None
     stop: tuple[str, ...] = ()
     schema: str | None = None
+    tools: str | None = None
     language: str | None = None
     formats: str | None = None
     words: bool = False
@@ -124,6 +125,8 @@ def given_params(asked: Asked) -> dict[str, Any]:
         params["stop"] = list(asked.stop)
     if asked.schema is not None:
         params["json_schema"] = _object("@" + asked.schema)
+    if asked.tools is not None:
+        params["tools"] = _tools(asked.tools)
     if asked.formats is not None:
         params.update(_formats(asked))
     if asked.words:
@@ -163,6 +166,14 @@ def _object(text: str) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise InvalidParams(f"{what} must be a JSON object.")
     return value
+
+
+def _tools(name: str) -> Any:
+    try:
+        value = json.loads(_read(name))
+    except ValueError as error:
+        raise InvalidParams(f"{name} is not JSON: {error}.") from error
+    return value.get("tools", value) if isinstance(value, dict) else value
 
 
 def _steps(name: str) -> Any:

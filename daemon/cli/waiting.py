@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 import time
 from typing import Any, Final, Self
@@ -66,6 +67,8 @@ def report(job: dict[str, Any], *, printed: str = "") -> None:
             write(("\n" if printed else "") + text)
         elif text:
             write(text[len(printed) :])
+        for call in calls(job.get("result") or {}):
+            write(call)
         for remark in remarks(job.get("result") or {}):
             note(f"note: {remark}")
         for output in job["outputs"]:
@@ -79,6 +82,13 @@ def report(job: dict[str, Any], *, printed: str = "") -> None:
     waiting = f"Waiting: {job['waiting']}." if job.get("waiting") else "It has not ended yet."
     sentence = error.get("message") or {"cancelled": "It was cancelled."}.get(job["state"], waiting)
     complain(f"job {job['id']} is {job['state']}: {sentence}")
+
+
+def calls(result: dict[str, Any]) -> list[str]:
+    """Return the tool calls of a result, each as a line of JSON: ``{"name": ..., "arguments": {...}}``."""
+    made = result.get("tool_calls")
+    functions = [one.get("function") for one in made if isinstance(one, dict)] if isinstance(made, list) else []
+    return [json.dumps(one, ensure_ascii=False) for one in functions]
 
 
 def remarks(result: dict[str, Any]) -> list[str]:

@@ -34,6 +34,7 @@ git diff | mlxd submit generate - --system "Write a commit message." --wait
 @click.option("--seed", type=int, help="generate, batch: makes sampling repeatable.")
 @click.option("--stop", multiple=True, help="generate, batch: end before this text. May be given again.")
 @click.option("--schema", metavar="FILE", help="generate, batch: the answer is JSON that obeys this JSON Schema.")
+@click.option("--tools", metavar="FILE", help="generate, batch: functions the model may call: OpenAI's list, JSON.")
 @click.option("--language", help="transcribe, memo: the language spoken, as en.")
 @click.option("--format", "formats", metavar="LIST", help="transcribe: txt,srt,vtt,json. generate: text or json.")
 @click.option("--words", is_flag=True, help="transcribe: time each word (in json).")

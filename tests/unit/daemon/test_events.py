@@ -105,6 +105,21 @@ def test_late_followers_hear_what_was_said():
         assert drain(after) == []
 
 
+def test_thoughts_and_probabilities_are_joined_too():
+    """Who comes late hears a thought and an answer as one event each, with every token's probability."""
+    hub = Hub()
+    for n, piece in enumerate("abcd"):
+        kind = "reasoning" if n < 2 else "token"
+        hub.publish("a", kind, {"text": piece, "n": n + 1, "logprobs": [{"token": n}]})
+    hub.publish("a", "tool_call", {"index": 0})
+    with hub.subscribe("a") as late:
+        assert [(event.kind, dict(event.data)) for event in drain(late)] == [
+            ("reasoning", {"text": "ab", "n": 2, "logprobs": [{"token": 0}, {"token": 1}]}),
+            ("token", {"text": "cd", "n": 4, "logprobs": [{"token": 2}, {"token": 3}]}),
+            ("tool_call", {"index": 0}),
+        ]
+
+
 def test_tokens_of_different_streams_are_not_joined():
     """A batch's items keep apart in the replay."""
     hub = Hub()

@@ -129,3 +129,58 @@ def test_what_was_answered_while_stopping_is_kept(tmp_path: Path) -> None:
     again = FakeContext(tmp_path / "out", saved=ctx.saved, mine=ctx.intended)
     run(again, file=tmp_path / "in.jsonl", concurrency=3)
     assert len(again.lm.requests) == 9 - written
+
+
+CALL = {"id": "c1", "type": "function", "function": {"name": "f", "arguments": {"n": 1}}}
+TOOLS = [{"type": "function", "function": {"name": "f"}}]
+
+
+def call_a_tool(request: Mapping[str, Any], on_event: OnEvent) -> dict[str, Any]:
+    done = echo(request, on_event)
+    return {**done, "reasoning": "Hm."} | ({"tool_calls": [CALL]} if asked(request) == "p1" else {})
+
+
+def test_what_an_answer_has_beside_its_text_is_kept_and_told(tmp_path: Path) -> None:
+    """Calls and thoughts lie in a file beside the text, stand in the results, and are found again after a death."""
+    file = prompts(tmp_path, 3)
+    first = FakeContext(tmp_path / "out", lm=call_a_tool)
+
+    def stop(saved: dict[str, Any]) -> None:
+        if len(saved["done"]) == 2:
+            first.interrupt()
+
+    first.on_checkpoint = stop
+    with pytest.raises(Interrupted):
+        run(first, file=file, tools=TOOLS, concurrency=1)
+    assert json.loads((tmp_path / "out/items/000002.parts.json").read_text()) == {
+        "reasoning": "Hm.",
+        "tool_calls": [CALL],
+    }
+    for saved in (first.saved, None):  # with the last checkpoint, and with none of it
+        again = FakeContext(tmp_path / "out", lm=call_a_tool, saved=saved, mine=first.intended)
+        run(again, file=file, tools=TOOLS)
+        assert [asked(request) for request in again.lm.requests] == ["p2"]
+        lines = [json.loads(one) for one in (tmp_path / "out" / "results.jsonl").read_text().splitlines()]
+        assert [(one["text"], one.get("tool_calls"), one["reasoning"]) for one in lines] == [
+            ("P0", None, "Hm."),
+            ("P1", [CALL], "Hm."),
+            ("P2", None, "Hm."),
+        ]
+        (tmp_path / "out/items/000003.txt").unlink()
+        (tmp_path / "out/manifest.json").unlink()
+        (tmp_path / "out/results.jsonl").unlink()
+
+
+def test_thoughts_do_not_clutter_a_folder(tmp_path: Path) -> None:
+    """A folder of prompts gets a second file for an answer only where something was asked for."""
+    (tmp_path / "in").mkdir()
+    for name in ("p0", "p1"):
+        (tmp_path / "in" / f"{name}.txt").write_text(name)
+    ctx = FakeContext(tmp_path / "out", lm=call_a_tool)
+    run(ctx, folder=tmp_path / "in", tools=TOOLS)
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [
+        "manifest.json",
+        "p0.out.txt",
+        "p1.out.parts.json",
+        "p1.out.txt",
+    ]

@@ -126,6 +126,16 @@ def test_several_calls_in_one_are_several():
     assert [call["function"]["arguments"]["city"] for call in parts.calls] == ["Oslo", "Rome"]
 
 
+def test_where_one_call_is_wanted_nothing_follows_it():
+    """The answer is complete with it; a second one, or words behind it, are not told."""
+    parts = Formats(wrapper()).parts([1], tools=TOOLS, single=True)
+    told = parts.feed("So: " + CALL + CALL + "more")
+    assert parts.complete
+    assert [kind for kind, _ in told] == [SAID, CALLED]
+    assert parts.finish(cut=False) == []
+    assert not Formats(wrapper()).parts([1], tools=TOOLS).complete
+
+
 def test_what_is_none_of_the_tools_is_told():
     """The call is there, and a remark says that nobody offered such a tool."""
     said, parts = read([CALL.replace('"weather"', '"oven"')])

@@ -62,13 +62,15 @@ def test_a_completion_is_raw_text() -> None:
         (line("text"), "body is not a JSON object"),
         (line({"model": "m"}), "messages is missing"),
         (line(chat(n=2)), "n is not supported"),
-        (line(chat(tools=[{"type": "function"}])), "tools is not supported"),
+        (line(chat(tool_choice="required")), "tool_choice is not supported"),
+        (line(chat(top_logprobs=2)), "top_logprobs needs logprobs"),
+        (line(chat(logprobs=2)), "logprobs must be true or false"),
         (line(chat(stream=True)), "stream is not supported"),
         (line(chat(max_tokns=5)), "max_tokns is not known"),
         (line(chat(response_format={"type": "grammar"})), "response_format 'grammar'"),
         (line({"messages": ["hi"]}), "a message is not a JSON object"),
         (line({"messages": [{"role": "user", "content": [{"type": "image_url"}]}]}), "parts that are no text"),
-        (line({"messages": [{"role": "assistant", "tool_calls": [1]}]}), "a message has no text"),
+        (line({"messages": [{"role": "assistant", "content": None}]}), "a message has no text"),
         (line({"prompt": ["a", "b"]}, url=TEXT), "prompt must be one text"),
     ],
 )
@@ -77,6 +79,68 @@ def test_what_cannot_be_done_is_said(wrong: dict[str, Any], said: str) -> None:
     (item,) = from_jsonl(json.dumps(wrong), template=None)
     assert (item.id, item.url is not None) == ("r1", True)
     assert said in (item.problem or "")
+
+
+WEATHER = {"type": "function", "function": {"name": "weather", "parameters": {"type": "object"}}}
+CALL = {"id": "c1", "type": "function", "function": {"name": "weather", "arguments": {"city": "Oslo"}}}
+WRITTEN = {**CALL, "function": {"name": "weather", "arguments": '{"city": "Oslo"}'}}
+
+
+def test_tools_biases_and_probabilities_are_translated() -> None:
+    """A conversation with calls comes as OpenAI writes it; a choice that cannot be made is refused elsewhere."""
+    body = chat(tools=[WEATHER], tool_choice="auto", logprobs=True, top_logprobs=2, logit_bias={"5": -100})
+    body["messages"] += [
+        {"role": "assistant", "content": None, "tool_calls": [WRITTEN]},
+        {"role": "tool", "tool_call_id": "c1", "content": "-3"},
+    ]
+    found = parameters(line(body))
+    assert found["messages"][1] == {"role": "assistant", "content": "", "tool_calls": [WRITTEN]}
+    assert found["messages"][2] == {"role": "tool", "content": "-3", "tool_call_id": "c1"}
+    assert (found["tools"], found["logprobs"], found["logit_bias"]) == ([WEATHER], 2, {"5": -100})
+    assert "tool_choice" not in found
+    assert parameters(line(chat(tools=[WEATHER], tool_choice="none")))["tool_choice"] == "none"
+    assert parameters(line(chat(logprobs=True)))["logprobs"] == 0
+    assert parameters(line({"prompt": "x", "logprobs": 3}, url=TEXT))["logprobs"] == 3
+
+
+LINE = {"token": 1, "text": "Hi", "logprob": -0.5, "top": [{"token": 1, "text": "Hi", "logprob": -0.5}]}
+HALF = {"token": 2, "text": "\ufffd", "logprob": -1.0, "top": []}
+
+
+def test_calls_and_probabilities_are_answered_as_openai_writes_them(tmp_path: Path) -> None:
+    """Arguments are JSON in a string, content is null beside calls alone; half a character has no bytes."""
+
+    def script(request: Any, on_event: Any) -> dict[str, Any]:
+        done = echo(request, on_event)
+        if "tools" in request:
+            done |= {"text": "", "tool_calls": [CALL], "reasoning": "Hm.", "finish_reason": "tool_calls"}
+        return done | ({"logprobs": [LINE, HALF]} if "logprobs" in request else {})
+
+    requests = [
+        line(chat("say a", tools=[WEATHER]), custom_id="call"),
+        line(chat("say b", logprobs=True, top_logprobs=1), custom_id="chat"),
+        line({"prompt": "go on", "logprobs": 1}, custom_id="text", url=TEXT),
+    ]
+    file = tmp_path / "in.jsonl"
+    file.write_text("\n".join(map(json.dumps, requests)))
+    ctx = FakeContext(tmp_path / "out", lm=script)
+    Batch(clock=lambda: 0.0).run(ctx, Params(file=file))
+    lines = map(json.loads, (tmp_path / "out" / "results.jsonl").read_text().splitlines())
+    call, said, text = (one["response"]["body"]["choices"][0] for one in lines)
+
+    assert call["message"] == {"role": "assistant", "content": None, "reasoning": "Hm.", "tool_calls": [WRITTEN]}
+    assert call["finish_reason"] == "tool_calls"
+    own = {"token": "Hi", "logprob": -0.5, "bytes": [72, 105]}
+    assert said["logprobs"]["content"] == [
+        {**own, "top_logprobs": [own]},
+        {"token": "\ufffd", "logprob": -1.0, "bytes": None, "top_logprobs": []},
+    ]
+    assert text["logprobs"] == {
+        "tokens": ["Hi", "\ufffd"],
+        "token_logprobs": [-0.5, -1.0],
+        "top_logprobs": [{"Hi": -0.5}, {}],
+        "text_offset": [0, 2],
+    }
 
 
 def test_an_id_that_comes_twice_is_refused() -> None:

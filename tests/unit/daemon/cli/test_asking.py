@@ -134,6 +134,18 @@ def test_option_files_that_cannot_be_read_are_named(tmp_path):
         ask("x", schema="latin")
 
 
+def test_tools_come_from_a_file(tmp_path):
+    """JSON, as a list or under "tools"; what is no JSON is named."""
+    tool = {"type": "function", "function": {"name": "f"}}
+    (tmp_path / "a.json").write_text(json.dumps([tool]))
+    (tmp_path / "b.json").write_text(json.dumps({"tools": [tool]}))
+    for name in ("a.json", "b.json"):
+        assert ask("generate", "words here", tools=name)["params"] == {"tools": [tool], "prompt": "words here"}
+    (tmp_path / "c.json").write_text("{")
+    with pytest.raises(InvalidParams, match="c.json is not JSON"):
+        ask("generate", "words here", tools="c.json")
+
+
 def test_steps_come_from_a_file(tmp_path):
     """JSON, as a list or under "steps", or TOML."""
     step = {"task": "generate", "params": {"prompt": "{text}"}}

@@ -64,6 +64,15 @@ def test_what_is_wrong_with_a_success_is_said(capsys):
     assert capsys.readouterr().err == "note: It is cut short.\nnote: So is this.\n"
 
 
+def test_calls_are_printed_a_line_each(capsys):
+    """Below the text, as JSON that the next program can read."""
+    call = {"id": "1", "type": "function", "function": {"name": "f", "arguments": {"city": "Århus"}}}
+    result = {"text": "I look.", "tool_calls": [call, call]}
+    report({"id": "x", "state": "succeeded", "result": result, "outputs": []})
+    line = '{"name": "f", "arguments": {"city": "Århus"}}\n'
+    assert capsys.readouterr().out == "I look.\n" + line + line
+
+
 def test_the_pace_is_for_people(monkeypatch):
     """On a terminal the end says how fast it was."""
     err = Terminal()
