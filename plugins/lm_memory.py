@@ -48,9 +48,9 @@ class Verdict(Enum):
 class LmMemory:
     """See `plugins.runtime.Memory`.
 
-    *weights* in bytes as loaded, *token_bytes* of the caches of one token as reckoned, *tokens* those that the caches may
-    hold before a share is known. *kept* tells the bytes of prompts' beginnings, *keep* sets how many may be kept, at most
-    *most_kept*.
+    *weights* in bytes as loaded, *token_bytes* of the caches of one token as reckoned, *tokens* those that the caches
+    may hold before a share is known. *kept* tells the bytes of prompts' beginnings, *keep* sets how many may be kept,
+    at most *most_kept*.
     """
 
     def __init__(
@@ -141,8 +141,8 @@ class LmMemory:
         """Return the sentence for a request of *tokens* that can never fit."""
         most = self._share.most if self._share is not None else 0
         return (
-            f"With {tokens:,} tokens of prompt and answer this needs about {self.reckoned(tokens) / 1e9:.1f} GB together "
-            f"with the model, and models may have {most / 1e9:.1f} GB. {ADVICE}"
+            f"With {tokens:,} tokens of prompt and answer this needs about {self.reckoned(tokens) / 1e9:.1f} GB "
+            f"together with the model, and models may have {most / 1e9:.1f} GB. {ADVICE}"
         )
 
     # -- what is learned --------------------------------------------------------------------------------------------

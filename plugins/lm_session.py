@@ -116,11 +116,13 @@ class LmSession:
             answer.notes.append(f"max_tokens was lowered to {room}: prompt and answer may have {self._limits.context}.")
         if self._unbatched:
             answer.notes.append(f"Answered alone: mlx-lm cannot batch this kind of model ({self._unbatched}).")
+        self.memory.wanted = 0  # whoever stood at the head of the line may not do so any more
         self._prefixes.see(answer.prompt)
         self._lines.add(answer)
 
     def cancel(self, request_id: str) -> None:
         """Forget a request, wherever it is."""
+        self.memory.wanted = 0
         self._lines.drop(request_id)
         for group in self._groups.values():
             group.drop([one for one in group.answers if one.id == request_id])

@@ -138,6 +138,10 @@ class FakeEngine:
         self.pid = 4242
         self.failure: Exception | None = None
         self.calls: list[str] = []
+        self.orders: list[tuple[str, dict[str, Any]]] = []
+        self.on_wishes: Callable[[dict[str, Any]], None] | None = None
+        self.ran_out = False
+        self.memory: int | None = None
 
     def start(self) -> None:
         self.calls.append("start")
@@ -152,6 +156,13 @@ class FakeEngine:
 
     def kill(self) -> None:
         self.calls.append("kill")
+
+    def order(self, op, **what):
+        self.orders.append((op, what))
+
+    def heard(self, op):
+        """Return what it was last told of this kind, None if nothing."""
+        return next((what for kind, what in reversed(self.orders) if kind == op), None)
 
 
 class House:

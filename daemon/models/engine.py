@@ -28,6 +28,8 @@ from typing import Any, Final
 from daemon.models.admission import Admission, Ticket
 from daemon.models.calls import EngineCall, revive
 from daemon.models.launch import Launch, Stderr
+from daemon.models.orders import Orders
+from daemon.models.scarcity import ADVICE, Scarcity
 from daemon.models.wire import Wire, WireError
 from jobs.errors import Interrupted, InvalidRequest, MlxdError, ModelBroken, RunnerDied
 from jobs.failpoints import reach
@@ -60,8 +62,11 @@ class Engine:
         on_exit: Callable[[Engine], None] | None = None,
         on_memory: Callable[[int], None] | None = None,
         clock: Callable[[], float] = time.monotonic,
+        scarcity: Scarcity | None = None,
     ) -> None:
         self._launch = launch
+        self._scarcity = scarcity or Scarcity()
+        self._orders = Orders(self._order)
         self._wire: Wire
         self._wake: socket.socket
         self._listen: socket.socket
@@ -84,6 +89,10 @@ class Engine:
         self.info: Mapping[str, Any] = {}
         #: Bytes the runner occupied when it last said so; None until then.
         self.memory: int | None = None
+        #: Called on the reader thread with what the session wants and has learned of memory: see `Memory`.
+        self.on_wishes: Callable[[Mapping[str, Any]], None] | None = None
+        #: Whether the runner ended for lack of memory, as far as can be told.
+        self.ran_out = False
 
     @property
     def pid(self) -> int | None:
@@ -193,6 +202,11 @@ class Engine:
         if self._reader is not None and self._end is None:
             self._process.kill()
 
+    def order(self, op: str, **what: Any) -> None:
+        """Tell the runner something about memory; never waits for it. A later order of the same *op* replaces it."""
+        if self.alive:
+            self._orders.put(op, {"op": op, **what})
+
     # -- the reader thread ------------------------------------------------------------------------------------------
 
     def _read(self) -> None:
@@ -263,6 +277,8 @@ class Engine:
                 self._ready.set()
             case "memory":
                 self._remember(message)
+            case "wishes" if self.on_wishes is not None:
+                self.on_wishes(_data(message))
             case "failed":
                 self._load_failed(_data(message))
 
@@ -278,6 +294,7 @@ class Engine:
     def _remember(self, message: Mapping[str, Any]) -> None:
         found = message.get("bytes")
         if isinstance(found, int):
+            self._scarcity.note()
             self.memory = found
             if self._on_memory is not None:
                 self._on_memory(found)
@@ -324,11 +341,17 @@ class Engine:
         if self._stopping:
             return Interrupted(f"The model {self._launch.label} was unloaded.")
         facts: dict[str, Any] = {"exit": status, "tail": self._stderr.tail()}
-        if aboard:
-            facts |= {"jobs": len({ticket.holder for ticket in aboard}), "requests": len(aboard)}
         if status < 0:
             facts["signal"] = signal_name(-status)
         how = why or (f"it was ended by {facts['signal']}" if status < 0 else f"it ended with status {status}")
+        self.ran_out = not why and self._scarcity.explains(status, facts["tail"])
+        if self.ran_out:
+            how = f"it ran out of memory ({how}). {ADVICE}".removesuffix(".")
+            facts["out_of_memory"] = True
+        if aboard:
+            facts |= {"jobs": len({ticket.holder for ticket in aboard}), "requests": len(aboard)}
+            if self.ran_out and self._launch.forgiving and len(aboard) > 1:
+                facts["jobs"] = 0  # too many at once is nobody's fault: they are asked again, fewer together
         log.warning(
             "The runner of %s is gone: %s", self._launch.label, how, extra={"action": "engine.died", "exit": status}
         )
@@ -378,6 +401,10 @@ class Engine:
         self._send_later(boarded)
 
     # -- small change -----------------------------------------------------------------------------------------------
+
+    def _order(self, message: Mapping[str, Any]) -> None:
+        with contextlib.suppress(OSError, WireError):
+            self._wire.send(message)
 
     def _refuse_if_stopping(self) -> None:
         if self._stopping:

@@ -1,9 +1,9 @@
 """What processes occupy, as the system that may kill them counts.
 
 macOS ends processes by their physical footprint (``proc_pid_rusage``), which holds Metal's buffers that the resident
-set does not show. On Linux it is the proportional set size (``smaps_rollup``): pages that several of our processes share
-are counted once. Reading it walks the page tables (measured: 60 ms at 2 GB), the resident set costs 12 microseconds
-and is never smaller, so it is asked for only when the resident sets together are too much.
+set does not show. On Linux it is the proportional set size (``smaps_rollup``): pages that several of our processes
+share are counted once. Reading it walks the page tables (measured: 60 ms at 2 GB), the resident set costs 12
+microseconds and is never smaller, so it is asked for only when the resident sets together are too much.
 """
 
 from __future__ import annotations

@@ -78,6 +78,10 @@ class Launch:
     #: MLX's limits in bytes; None leaves MLX's own.
     memory_limit: int | None = None
     cache_limit: int | None = None
+    #: Whether the model's memory is kept from being paged out (macOS).
+    wired: bool = False
+    #: Whether requests that ran out of memory together are asked again at no cost; not for ever, if less does not help.
+    forgiving: bool = True
 
     @property
     def arguments(self) -> list[str]:
@@ -93,7 +97,7 @@ class Launch:
             "model": str(self.model),
             "options": dict(self.options),
             "plugins": self.plugins.message(),
-            "limits": {"memory": self.memory_limit, "cache": self.cache_limit},
+            "limits": {"memory": self.memory_limit, "cache": self.cache_limit, "wired": self.wired},
         }
 
     def environment(self, environ: Mapping[str, str]) -> dict[str, str]:

@@ -3,9 +3,9 @@
 Owned by the scheduler's thread, like the residents. Nothing is looked at while nothing is loaded and nothing is wrong:
 an idle daemon sleeps. While somebody works on a model it looks every `WORKING_S` seconds, otherwise every `RESTING_S`.
 
-1. **warn**: every runner gives back what it keeps for speed alone and begins nothing new of the batch lane beside other
-   work; no further job of the batch lane begins. If it is our own footprint that is too much, what has been idle longest
-   is unloaded.
+1. **warn**: every runner gives back what it keeps for speed alone and begins nothing new of the batch lane beside
+   other work; no further job of the batch lane begins. If it is our own footprint that is too much, what has been idle
+   longest is unloaded.
 2. **critical**: every idle model is unloaded, pinned ones too, and the batch lane's jobs step aside: they go back into
    the queue at no cost.
 3. A warning that outlasts `PATIENCE_S` holds the lane no longer: it is not us who could cure it, and nobody starves.

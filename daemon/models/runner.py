@@ -27,11 +27,12 @@ from typing import Any, Final
 from daemon.models import terse
 from daemon.models.footprint import footprint
 from daemon.models.wire import Wire, WireError
-from jobs.errors import InvalidRequest, MlxdError, ModelBroken, RequestFailed, UnknownRuntime
+from jobs.errors import InvalidRequest, MlxdError, ModelBroken, OutOfMemory, RequestFailed, UnknownRuntime
 from jobs.failpoints import reach
+from jobs.model import Lane
 from plugins import mlx_process
 from plugins.manager import PluginManager
-from plugins.runtime import Event, Runtime, Session
+from plugins.runtime import Event, Memory, Runtime, Session, Share
 
 log = logging.getLogger("mlxd.runner")
 
@@ -52,7 +53,10 @@ class Runner:
         self._inbox = inbox
         self._open: set[str] = set()
         self._said = time.monotonic()
+        self._beaten = time.monotonic()
         self._memory = 0
+        #: What the daemon was told last of what the session wants and has learned.
+        self._told: dict[str, Any] = {}
 
     def run(self) -> None:
         """Load what the first message asks for, serve until the end of the wire."""
@@ -66,7 +70,7 @@ class Runner:
         reach("runner.loaded")
         try:
             self._say({"op": "ready", "data": dict(session.info)})
-            self._tell_memory()
+            self._tell_memory(session)
             self._serve(session)
         finally:
             session.close()
@@ -80,7 +84,8 @@ class Runner:
                 return runtime.load(Path(message["model"]), message["options"])
         except Exception as error:  # whatever a runtime raises here, the daemon must hear it in a sentence
             log.exception("Loading %s failed", message["model"])
-            self._say({"op": "failed", "data": _told(error, default=ModelBroken)})
+            kind = OutOfMemory if mlx_process.out_of_memory(error) else ModelBroken
+            self._say({"op": "failed", "data": _told(error, default=kind)})
             return None
 
     def _serve(self, session: Session) -> None:
@@ -91,6 +96,7 @@ class Runner:
                 self._take(session, message)
             if session.busy:
                 self._step(session)
+            self._tell_wishes(session)
 
     def _waiting(self, *, block: bool) -> Iterable[Message]:
         """Yield every message there is; with *block* sleep until there is one."""
@@ -102,26 +108,40 @@ class Runner:
 
     def _take(self, session: Session, message: Message) -> None:
         request_id = str(message.get("id"))
-        if message["op"] == "cancel":
-            self._open.discard(request_id)
-            session.cancel(request_id)
-        elif message["op"] == "submit":
-            self._open.add(request_id)
-            try:
-                session.submit(request_id, {**message["request"], "lane": message["lane"]})
-            except Exception as error:  # noqa: BLE001 - refuses this request alone; the session's other requests go on
-                default = InvalidRequest if isinstance(error, ValueError) else RequestFailed
-                self._event((request_id, "error", _told(error, default=default)))
+        memory: Memory | None = getattr(session, "memory", None)
+        match message["op"]:
+            case "cancel":
+                self._open.discard(request_id)
+                session.cancel(request_id)
+            case "submit":
+                self._submit(session, request_id, message)
+            case "share" if memory is not None:
+                memory.limit(Share(**message["share"]))
+            case "trim" if memory is not None:
+                memory.trim()
+                self._tell_memory(session)
+            case "pause" if memory is not None:
+                memory.pause([Lane(name) for name in message["lanes"]])
+
+    def _submit(self, session: Session, request_id: str, message: Message) -> None:
+        self._open.add(request_id)
+        try:
+            session.submit(request_id, {**message["request"], "lane": message["lane"]})
+        except Exception as error:  # noqa: BLE001 - refuses this request alone; the session's other requests go on
+            default = InvalidRequest if isinstance(error, ValueError) else RequestFailed
+            self._event((request_id, "error", _told(error, default=default)))
 
     def _step(self, session: Session) -> None:
         """Do one unit of work; a session that cannot go on ends the process, which is what a crash is."""
         reach("runner.stepping")
         for event in session.step():
             self._event(event)
-        if time.monotonic() - self._said >= BEAT_S:
+        now = time.monotonic()
+        if now - self._said >= BEAT_S:
             self._say({"op": "beat"})
-        if not session.busy:
-            self._tell_memory()
+        if now - self._beaten >= BEAT_S or not session.busy:
+            self._beaten = now
+            self._tell_memory(session)
 
     def _event(self, event: Event) -> None:
         request_id, kind, data = event
@@ -136,12 +156,27 @@ class Runner:
             told = _told(error, default=RequestFailed)
             self._say({"op": "event", "id": request_id, "kind": "error", "data": told})
 
-    def _tell_memory(self) -> None:
-        """Say what this process occupies, if that has changed by more than a hundredth."""
-        now = max(footprint(), mlx_process.active_bytes())
+    def _tell_memory(self, session: Session) -> None:
+        """Say what this process occupies, if that has changed by more than a hundredth.
+
+        What is kept for speed alone is left out: it may be asked back at any time.
+        """
+        memory: Memory | None = getattr(session, "memory", None)
+        spare = memory.spare if memory is not None else 0
+        now = max(0, max(footprint(), mlx_process.active_bytes()) - spare)
         if abs(now - self._memory) * 100 > self._memory:
             self._memory = now
             self._say({"op": "memory", "bytes": now})
+
+    def _tell_wishes(self, session: Session) -> None:
+        """Say what the session wants and has learned of memory, when it is news."""
+        memory: Memory | None = getattr(session, "memory", None)
+        if memory is None:
+            return
+        now = {"wanted": memory.wanted, "ceiling": memory.ceiling, "factor": round(memory.factor, 2)}
+        if now != self._told:
+            self._told = now
+            self._say({"op": "wishes", "data": now})
 
     def _say(self, message: Message) -> None:
         self._said = time.monotonic()
