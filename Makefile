@@ -3,7 +3,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help demo test coverage torture torture-long check wheel bench demo-eval demo-train system-deps env clean
+.PHONY: help demo test coverage torture torture-long check wheel bench bench-report demo-eval demo-train system-deps env clean
 # A foreign environment must not decide which code is tested.
 unexport PYTHONPATH PYTHONHOME VIRTUAL_ENV
 
@@ -74,9 +74,12 @@ wheel: $(ENV) ## build the wheel, install it elsewhere, and run the fast tests a
 		-p no:cacheprovider -m "not models and not slow" $(ARGS) --ignore $(ROOT)/tests/unit/torture \
 		$(ROOT)/tests/unit $(ROOT)/tests/test_contract_*.py
 
-bench: $(ENV) ## measure warm against cold, latency, memory and wake-ups (about 10 minutes)
+bench: $(ENV) ## measure mlxd against what it is built on, area by area (about 25 minutes)
 	@echo "==> Measuring. Close what else is busy: the figures are ratios of runs taken in turn, but still."
 	$(BIN)/python bench/run.py $(ARGS)
+
+bench-report: $(ENV) ## print the tables of what was measured last, as Markdown
+	@$(BIN)/python bench/report.py $(ARGS)
 
 demo-eval: $(ENV) system-deps ## measure the embedded models on held-out data
 	@echo "==> Evaluating the demo models on sentences and slots that they were never trained on."

@@ -8,14 +8,14 @@ import shutil
 import signal
 import socket
 import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-MLXD = str(Path(sys.executable).with_name("mlxd"))
+from machine import interpreter, model_variables
+
 #: Seconds that anything may take before the benchmark gives up.
 PATIENCE = 120.0
 
@@ -44,22 +44,30 @@ def mlxd_register_tasks(register):
 """
 
 
-class House:
-    """One home folder and its daemon."""
+def command() -> list[str]:
+    """Return the beginning of every `mlxd` command."""
+    return [interpreter(), "-I", "-m", "daemon"]
 
-    def __init__(self) -> None:
+
+class House:
+    """One home folder and its daemon. *config* is the text of its configuration; *blas* goes to the runners alone."""
+
+    def __init__(self, config: str = "", *, blas: str | None = None) -> None:
         # Short: a socket's path may have 103 bytes.
         self.home = Path(tempfile.mkdtemp(prefix="mlxd-bench-"))
         plugins = self.home / "plugins"
         plugins.mkdir(mode=0o700)
         (plugins / "noop.py").write_text(_NOOP)
         (plugins / "noop.py").chmod(0o600)
+        env = ", ".join(f'{key} = "{value}"' for key, value in model_variables(blas).items())
+        (self.home / "config.toml").write_text(f"folders = []\n{config}\n[runner]\nenv = {{ {env} }}\n")
         self._process: subprocess.Popen[bytes] | None = None
 
     @property
     def environ(self) -> dict[str, str]:
         """Return the environment for daemon and commands."""
-        return {**os.environ, "MLXD_HOME": str(self.home), "MLX_DISABLE_COMPILE": "1"}
+        kept = {key: value for key, value in os.environ.items() if key != "LD_PRELOAD"}
+        return {**kept, "MLXD_HOME": str(self.home)}
 
     @property
     def socket(self) -> Path:
@@ -77,7 +85,7 @@ class House:
         """Start the daemon and return the seconds from spawning to the first good answer."""
         with (self.home / "daemon.out").open("ab") as out:
             started = time.perf_counter()
-            self._process = subprocess.Popen([MLXD, "run"], env=self.environ, stdout=out, stderr=out)
+            self._process = subprocess.Popen([*command(), "run"], env=self.environ, stdout=out, stderr=out)
         while not self._healthy():
             if self._process.poll() is not None or time.perf_counter() - started > PATIENCE:
                 raise SystemExit(f"The daemon did not start:\n{(self.home / 'daemon.out').read_text()[-2000:]}")
@@ -114,9 +122,9 @@ def ask(path: Path, target: str) -> int:
 
 
 @contextmanager
-def running() -> Iterator[House]:
+def running(config: str = "", *, blas: str | None = None) -> Iterator[House]:
     """Give a house with a running daemon, and clear everything away afterwards."""
-    house = House()
+    house = House(config, blas=blas)
     try:
         house.start()
         yield house

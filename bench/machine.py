@@ -14,7 +14,7 @@ import subprocess
 import sys
 import tempfile
 import venv
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -54,6 +54,11 @@ def model_variables(blas: str | None) -> dict[str, str]:
     # Without a compiler MLX cannot fuse on Linux' CPU, and with one it gains nothing that pays for the waiting.
     plain = sys.platform == "linux" and not has_cuda() and "MLX_DISABLE_COMPILE" not in os.environ
     return ({"LD_PRELOAD": blas} if blas else {}) | ({"MLX_DISABLE_COMPILE": "1"} if plain else {})
+
+
+def environment_of_models(blas: str | None) -> dict[str, str]:
+    """Return the whole environment of a process with a model; nothing there asks the hub."""
+    return {**os.environ, **model_variables(blas), "HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false"}
 
 
 @functools.cache
@@ -112,7 +117,7 @@ def conditions(*, blas: str | None, note: str = "", at: str = "") -> dict[str, A
         "memory": os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
         "python": platform.python_version(),
         "versions": _versions("mlx", "mlx-lm", "mlx-whisper", "huey"),
-        "blas": ", ".join(Path(one).resolve().name for one in found["blas"]) or "none mapped",
+        "blas": _blas(found["blas"], blas),
         "blas_asked": blas,
         "environment": {key: os.environ[key] for key in sorted(os.environ) if key.startswith(("MLX_", "OMP_"))}
         | model_variables(blas),
@@ -146,6 +151,15 @@ def sentence(facts: Mapping[str, Any]) -> str:
         f"{facts['memory'] / 1e9:.0f} GB, {facts['machine']}, Python {facts['python']}, {versions}{blas}, "
         f"commit {facts['commit'] or 'unknown'}"
     )
+
+
+def _blas(mapped: Sequence[str], asked: str | None) -> str:
+    """Name the library that MLX calls; the first one in the process wins, and that is the preloaded one."""
+    if asked:
+        if str(Path(asked).resolve()) not in {str(Path(one).resolve()) for one in mapped}:
+            raise SystemExit(f"{asked} was not loaded.")
+        return next((Path(one).name for one in mapped if "openblas" in Path(one).name), Path(asked).name)
+    return ", ".join(Path(one).name for one in mapped) or "the system's"
 
 
 def _versions(*names: str) -> dict[str, str]:

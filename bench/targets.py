@@ -85,7 +85,7 @@ TARGETS = [
     Target("serving.folder_loop", "the same / shell loop of `mlx_lm generate`", at_least=7, gpu=50),
     Target("serving.newcomer", "newcomer beside 64 batch prompts, first token p99 / `mlx_lm.server`'s", at_most=0.35),
     Target("serving.first", "warm time to first token / cold command line", at_most=1 / 25, gpu=1 / 100),
-    Target("serving.command", "the warm command `mlxd submit --stream` / cold command line"),
+    Target("serving.command", "the warm command `mlxd submit --follow` / cold command line"),
     Target("transcription.file", "one file / in-process `transcribe`", at_least=0.98),
     Target("transcription.windows", "16 windows at once / one at a time", at_least=4, only_gpu=True),
     Target("transcription.loop", "files through the daemon / the `mlx_whisper` command in a loop"),
