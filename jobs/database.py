@@ -6,19 +6,22 @@ import contextlib
 import os
 import sqlite3
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Final
+from typing import Any, Final, TypeVar
 
 from sqlalchemy import Connection, Engine, create_engine
-from sqlalchemy.exc import DatabaseError, DataError, IntegrityError, NotSupportedError, ProgrammingError
+from sqlalchemy.exc import DatabaseError
 from sqlalchemy.pool import QueuePool
 
 from jobs import schema
 from jobs.errors import LedgerUnavailable
 from jobs.failpoints import reach
 from jobs.files import make_folder
+from jobs.groups import Group, Write
+from jobs.sqlite_errors import LYING, OURS, translated
 
+T = TypeVar("T")
 #: Opens one SQLite connection in autocommit mode.
 Connect = Callable[[Path], sqlite3.Connection]
 
@@ -37,26 +40,6 @@ _PRAGMAS: Final = (
     "cache_size = -512",
     "journal_size_limit = 16777216",
 )
-
-#: What a person can do about it, by SQLite's primary error name.
-_ADVICE: Final = {
-    "SQLITE_FULL": "the disk is full. Free some space; mlxd goes on by itself",
-    "SQLITE_IOERR": "the disk reported an error. Check the disk and its free space; mlxd goes on by itself",
-    "SQLITE_READONLY": "it may not be written. Check the permissions of the file and its folder",
-    "SQLITE_PERM": "it may not be written. Check the permissions of the file and its folder",
-    "SQLITE_CANTOPEN": "it cannot be opened. Check that its folder exists and may be written",
-    "SQLITE_BUSY": "another program holds it locked. Close that program",
-    "SQLITE_LOCKED": "another program holds it locked. Close that program",
-    "SQLITE_CORRUPT": "it is damaged. Restore a copy, or move it away to start afresh",
-    "SQLITE_NOTADB": "it is not a SQLite database. Restore a copy, or move it away to start afresh",
-}
-
-#: Mistakes of ours, not of the disk: let them be seen as what they are.
-_OURS: Final = (IntegrityError, ProgrammingError, DataError, NotSupportedError)
-
-#: After these the log may have holes on the disk that no later sync fills: after a failed fsync the system calls the
-#: lost pages clean (https://lwn.net/Articles/752063). A full disk is not among them: SQLite hears of that beforehand.
-_LYING: Final = "SQLITE_IOERR"
 
 
 def connect(path: Path) -> sqlite3.Connection:
@@ -82,6 +65,7 @@ class Database:
         self.on_problem: Callable[[], None] = lambda: None
         #: Whether a write or sync failed since the log was last folded into the file.
         self._doubtful = False
+        self._group = Group(self._commit_together)
         self._engine: Engine = create_engine(
             "sqlite://",
             creator=self._open,
@@ -108,6 +92,45 @@ class Database:
             self._writers.clear()
             self._engine.dispose()
 
+    def run(self, verb: str, body: Callable[[Connection], T]) -> T:
+        """Run *body* within a durable transaction, and return what it returns once that is on disk.
+
+        The transaction may be shared with what other threads want written at this moment; what *body* raises undoes
+        what it said and nothing else. It may be called again if the transaction it was part of could not be committed.
+
+        Raises:
+            LedgerUnavailable: it could not be written, and nothing of it was.
+
+        """
+        result: T = self._group.run(Write(verb, body))
+        reach(f"ledger.{verb}.committed")
+        return result
+
+    def _commit_together(self, writes: Sequence[Write]) -> None:
+        """Settle all of *writes*: in one transaction, or each in its own if that one cannot be."""
+        if len(writes) == 1:
+            self._commit_alone(writes[0])
+            return
+        try:
+            with self._transaction(durable=True) as connection:
+                said = [_said(connection, write) for write in writes]
+        except (LedgerUnavailable, DatabaseError):  # each hears for itself whether it is the one that cannot be
+            for write in writes:
+                self._commit_alone(write)
+            return
+        for write, (result, error) in zip(writes, said, strict=True):
+            write.settle(result, error)
+
+    def _commit_alone(self, write: Write) -> None:
+        try:
+            with self._transaction(durable=True) as connection:
+                result = write.body(connection)
+                reach(f"ledger.{write.verb}.commit")
+        except Exception as error:  # noqa: BLE001 - it is raised where the write was asked for
+            write.settle(error=error)
+        else:
+            write.settle(result)
+
     @contextlib.contextmanager
     def write(self, verb: str, *, durable: bool = True) -> Iterator[Connection]:
         """Run the body as one transaction and commit it, on disk when *durable*; roll back if it raises.
@@ -132,7 +155,7 @@ class Database:
 
     @contextlib.contextmanager
     def _transaction(self, *, durable: bool) -> Iterator[Connection]:
-        with self._lock, self._remembered(), self._translated():
+        with self._lock, self._remembered(), translated(self._path):
             self._require_same_file()
             self._fold_doubtful_log()
             connection = self._writer(durable=durable)
@@ -141,13 +164,13 @@ class Database:
                 yield connection
                 connection.commit()
             except BaseException as error:
-                self._undo(connection, drop=isinstance(error, DatabaseError) and not isinstance(error, _OURS))
+                self._undo(connection, drop=isinstance(error, DatabaseError) and not isinstance(error, OURS))
                 raise
 
     @contextlib.contextmanager
     def read(self) -> Iterator[Connection]:
         """Lend a connection for one SELECT; it sees everything committed before."""
-        with self._translated():
+        with translated(self._path):
             if self._closed:
                 raise self._gone()
             self._require_same_file()
@@ -258,33 +281,41 @@ class Database:
             yield
         except LedgerUnavailable as error:
             news, self.problem = self.problem is None, error.message
-            self._doubtful |= str(error.facts.get("sqlite", "")).startswith(_LYING)
+            self._doubtful |= str(error.facts.get("sqlite", "")).startswith(LYING)
             if news:
                 self.on_problem()
             raise
         self.problem = None
 
-    @contextlib.contextmanager
-    def _translated(self) -> Iterator[None]:
-        try:
-            yield
-        except _OURS:
+
+@contextlib.contextmanager
+def _savepoint(connection: Connection) -> Iterator[None]:
+    """Undo what the body said if it raises, and nothing of what was said before in the transaction."""
+    connection.exec_driver_sql("SAVEPOINT part")
+    try:
+        yield
+    except BaseException:
+        connection.exec_driver_sql("ROLLBACK TO part")
+        connection.exec_driver_sql("RELEASE part")
+        raise
+    connection.exec_driver_sql("RELEASE part")
+
+
+def _said(connection: Connection, write: Write) -> tuple[Any, Exception | None]:
+    """Say one of several writes; return its result, or what it raised and nobody else needs to know of."""
+    try:
+        with _savepoint(connection):
+            result = write.body(connection)
+            reach(f"ledger.{write.verb}.commit")
+    except OSError:
+        raise
+    except DatabaseError as error:
+        if not isinstance(error, OURS):
             raise
-        except OSError as error:  # the file is looked at before each use
-            raise LedgerUnavailable(
-                f"The ledger {self._path} cannot be used: {error.strerror}. Check the disk. Nothing was accepted.",
-                path=str(self._path),
-                sqlite=_LYING,
-            ) from error
-        except DatabaseError as error:
-            name = str(getattr(error.orig, "sqlite_errorname", "") or "SQLITE_ERROR")
-            primary = "_".join(name.split("_")[:2])
-            advice = _ADVICE.get(primary, f"SQLite says: {error.orig}. Check the disk")
-            raise LedgerUnavailable(
-                f"The ledger {self._path} cannot be used: {advice}. Nothing was accepted.",
-                path=str(self._path),
-                sqlite=name,
-            ) from error
+        return None, error
+    except Exception as error:  # noqa: BLE001 - it is raised where the write was asked for
+        return None, error
+    return result, None
 
 
 def _identity(path: Path) -> tuple[int, int] | None:

@@ -1,57 +1,35 @@
-"""The truth about jobs: each write is one transaction, each write of a running job carries its fence.
+"""The truth about jobs: what was acknowledged is on disk, and each write of a running job carries its fence.
 
 1. What `Ledger.add` returned is on disk; what raised was not written at all.
 2. A claim is one compare-and-swap: of any number of claimants one gets the job.
 3. A write of a running job names the fence of its claim; an outdated one is refused with `StaleFence`.
 4. States change only as `jobs.model.TRANSITIONS` says, so terminal states never do.
+
+Each write is a transaction, or a part of one that others share who write at the same moment (`jobs.groups`).
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import AbstractContextManager
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
-from sqlalchemy import ColumnElement, Connection, case, func, insert, select, update
+from sqlalchemy import Connection, bindparam, update
 
-from jobs import database, moves
-from jobs.model import TRANSITIONS, ErrorInfo, Job, Lane, NewJob, OutputFile, Progress, State, new_job_id
-from jobs.rows import jsonable, new_row, path_key, printable, select_jobs, to_job
-from jobs.schema import intents, jobs, notes, recipes
-from jobs.statements import (
-    admit,
-    change,
-    find_job,
-    held_seq,
-    note_intent,
-    note_recipe,
-    remember,
-    repeated_job,
-    seen_job,
-    take_note,
-)
+from jobs import claims, database, moves
+from jobs.accepting import SeenFile, admit, insert_job, remember, repeated_job, unfinished
+from jobs.errors import LedgerUnavailable, MlxdError
+from jobs.model import ErrorInfo, Job, Lane, NewJob, OutputFile, Progress, State, new_job_id
+from jobs.reading import Reading
+from jobs.rows import jsonable, printable, select_jobs, to_job
+from jobs.schema import jobs, notes
+from jobs.statements import change, find_job, held_job, held_seq, note_intent, note_recipe, take_note
 
-_CLAIMABLE: Final = tuple(state.value for state, following in TRANSITIONS.items() if State.RUNNING in following)
-_LANE_ORDER: Final = {lane.value: rank for rank, lane in enumerate(Lane)}
-_LANES: Final = {lane.value: lane for lane in Lane}
-#: Most urgent first.
-_URGENCY: Final = (case(_LANE_ORDER, value=jobs.c.lane), jobs.c.priority.desc(), jobs.c.seq)
-
-#: No retry is put off for longer. One that lies further ahead was written down before the clock was set back, and is
-#: due: a person's own ``not_before`` is a time on the wall, which has to come; a retry is an amount of waiting.
-RETRY_WITHIN: Final = timedelta(minutes=10)
-
-
-class Ready(NamedTuple):
-    """What it takes to leave a hint for a job."""
-
-    id: str
-    lane: Lane
-    priority: int
-    #: Whether it has been claimed before: it was interrupted, or is tried again.
-    begun: bool
+_LANES: Final = tuple(lane.value for lane in Lane)
+_NO_PROGRESS: Final = update(notes).where(notes.c.seq == bindparam("same")).values(progress=None)
 
 
 def utcnow() -> datetime:
@@ -59,7 +37,7 @@ def utcnow() -> datetime:
     return datetime.now(UTC)
 
 
-class Ledger:
+class Ledger(Reading):
     """Every job there is, in the SQLite file at *path*. Any thread may call any method.
 
     Every method raises `LedgerUnavailable` when the file cannot be read or written.
@@ -73,8 +51,7 @@ class Ledger:
         connect: database.Connect = database.connect,
         new_id: Callable[[], str] = new_job_id,
     ) -> None:
-        self._db = database.Database(path, connect=connect)
-        self._clock = clock
+        super().__init__(database.Database(path, connect=connect), clock)
         self._new_id = new_id
 
     def close(self) -> None:
@@ -96,7 +73,7 @@ class Ledger:
 
     # Taking jobs in.
 
-    def add(self, new: NewJob, *, limit: int | None = None, seen: tuple[Path, str] | None = None) -> tuple[Job, bool]:
+    def add(self, new: NewJob, *, limit: int | None = None, seen: SeenFile | None = None) -> tuple[Job, bool]:
         """Write *new* down and return it with True, or return with False the job that it repeats.
 
         It repeats a job with the same idempotency key, or one that was made of the same watched file: *seen* is the
@@ -107,19 +84,55 @@ class Ledger:
             LedgerUnavailable: it was not accepted.
 
         """
-        with self._db.write("add") as connection:
-            if (old := repeated_job(connection, new, seen)) is not None:
-                return old, False
-            admit(connection, limit)
-            job = self.insert(connection, new)
-            remember(connection, seen, job.id)
-            return job, True
+        return self._db.run("add", lambda connection: self._add(connection, new, limit, seen))
+
+    def add_all(self, news: Sequence[NewJob], *, limit: int | None = None) -> list[tuple[Job, bool] | MlxdError]:
+        """Do what `add` does for each of *news*, with one sync of the disk; return what it would return or raise."""
+        try:
+            return self._db.run("add", lambda connection: self._add_each(connection, news, limit))
+        except LedgerUnavailable:  # perhaps because of one of them: the others need not suffer for it
+            return [self._tried(new, limit) for new in news]
+
+    def _add_each(
+        self, connection: Connection, news: Sequence[NewJob], limit: int | None
+    ) -> list[tuple[Job, bool] | MlxdError]:
+        told: list[tuple[Job, bool] | MlxdError] = []
+        count = 0 if limit is None else unfinished(connection)
+        for new in news:
+            try:
+                job, created = self._add(connection, new, limit, None, count=count)
+                told.append((job, created))
+                count += created
+            except MlxdError as error:  # it was refused before anything of it was said
+                told.append(error)
+        return told
+
+    def _tried(self, new: NewJob, limit: int | None) -> tuple[Job, bool] | MlxdError:
+        try:
+            return self.add(new, limit=limit)
+        except MlxdError as error:
+            return error
+
+    def _add(
+        self,
+        connection: Connection,
+        new: NewJob,
+        limit: int | None,
+        seen: SeenFile | None,
+        *,
+        count: int | None = None,
+    ) -> tuple[Job, bool]:
+        if (old := repeated_job(connection, new, seen)) is not None:
+            return old, False
+        if limit is not None:
+            admit(unfinished(connection) if count is None else count, limit)
+        job = self.insert(connection, new)
+        remember(connection, seen, job.id)
+        return job, True
 
     def insert(self, connection: Connection, new: NewJob) -> Job:
         """Write *new* down within a transaction of `transaction`."""
-        row = new_row(new, job_id=self._fresh_id(connection), now=self._clock())
-        connection.execute(insert(jobs), row)
-        return find_job(connection, row["id"])
+        return insert_job(connection, new, new_id=self._new_id, now=self._clock())
 
     def now(self) -> datetime:
         """Return the time by the ledger's clock."""
@@ -132,112 +145,27 @@ class Ledger:
         """
         return self._db.write(verb)
 
-    def reading(self) -> AbstractContextManager[Connection]:
-        """Return a connection for one SELECT."""
-        return self._db.read()
-
-    def seen(self, folder: Path, key: str) -> str | None:
-        """Return the id of the job that the watched file *key* of *folder* became, if it has."""
-        with self._db.read() as connection:
-            return seen_job(connection, (folder, key))
-
     def remember(self, folder: Path, key: str, job_id: str) -> None:
         """Note that the watched file *key* of *folder* has become *job_id*; the last word counts."""
         with self._db.write("remember") as connection:
             remember(connection, (folder, key), find_job(connection, job_id).id)
 
-    # Looking.
-
-    def get(self, job_id: str) -> Job:
-        """Return the job with this id, or with the only id that begins so (at least 4 characters).
-
-        Raises:
-            JobNotFound: there is none, or several begin so.
-
-        """
-        with self._db.read() as connection:
-            return find_job(connection, job_id)
-
-    def find(
-        self,
-        *,
-        states: Collection[State] = (),
-        task: str | None = None,
-        lane: Lane | None = None,
-        source: str | None = None,
-        rule: str | None = None,
-        parent: str | None = None,
-        limit: int = 50,
-        before: int | None = None,
-        newest_first: bool = True,
-    ) -> list[Job]:
-        """Return the jobs that fit everything given, at most *limit*, in order of acceptance.
-
-        *source* is a kind. *before* is the `seq` at which the previous page ended: with *newest_first* only older jobs
-        follow it, otherwise only newer ones.
-        """
-        query = select_jobs().order_by(jobs.c.seq.desc() if newest_first else jobs.c.seq).limit(limit)
-        if states:
-            query = query.where(jobs.c.state.in_([state.value for state in states]))
-        if before is not None:
-            query = query.where(jobs.c.seq < before if newest_first else jobs.c.seq > before)
-        wanted = {"task": task, "lane": lane, "source_kind": source, "source_rule": rule, "parent": parent}
-        for column, value in wanted.items():
-            if value is not None:
-                query = query.where(jobs.c[column] == printable(str(value)))
-        with self._db.read() as connection:
-            return [to_job(row) for row in connection.execute(query).mappings()]
-
-    def counts(self) -> dict[State, int]:
-        """Return how many jobs are in each state, zeros included."""
-        with self._db.read() as connection:
-            rows = connection.execute(select(jobs.c.state, func.count()).group_by(jobs.c.state)).all()
-        return dict.fromkeys(State, 0) | {State(state): count for state, count in rows}
-
-    def ready(self, limit: int = 1000, *, lanes: Collection[Lane] = tuple(Lane)) -> list[Job]:
-        """Return the queued jobs that may start now, most urgent first: by lane, priority, order of acceptance."""
-        query = select_jobs().where(*self._startable(lanes)).order_by(*_URGENCY).limit(limit)
-        with self._db.read() as connection:
-            return [to_job(row) for row in connection.execute(query).mappings()]
-
-    def ready_ids(self, *, lanes: Collection[Lane] = tuple(Lane)) -> list[Ready]:
-        """Return all the jobs that `ready` means, but only what a hint takes: twenty thousand cost a moment."""
-        wanted = jobs.c.id, jobs.c.lane, jobs.c.priority, jobs.c.fence
-        query = select(*wanted).where(*self._startable(lanes)).order_by(*_URGENCY)
-        with self._db.read() as connection:
-            return [
-                Ready(job_id, _LANES[lane], priority, fence > 0)
-                for job_id, lane, priority, fence in connection.execute(query)
-            ]
-
-    def next_due(self) -> datetime | None:
-        """Return when the next delayed job may start, or None if none is waiting for its time."""
-        later = jobs.c.state == State.QUEUED.value, ~_due(self._clock())
-        with self._db.read() as connection:
-            due: datetime | None = connection.execute(select(func.min(jobs.c.not_before)).where(*later)).scalar_one()
-        return due
-
     # Running.
 
     def claim(self, job_id: str, owner: str, *, lane: Lane | None = None) -> Job | None:
         """Take the job for one attempt of *owner*, or return None if it is not there to be taken (now, in *lane*)."""
-        now = self._clock()
-        taken = (
-            update(jobs)
-            .where(jobs.c.id == printable(job_id), jobs.c.state.in_(_CLAIMABLE))
-            .where(_due(now))
-            .values(state=State.RUNNING.value, attempts=jobs.c.attempts + 1, fence=jobs.c.fence + 1, owner=owner)
-            .values(started_at=now, not_before=None, error=None)
-            .returning(jobs.c.seq)
-        )
-        if lane is not None:
-            taken = taken.where(jobs.c.lane == lane.value)
-        with self._db.write("claim") as connection:
-            seq = connection.execute(taken).scalar_one_or_none()
-            if seq is None:
-                return None
-            connection.execute(update(notes).where(notes.c.seq == seq).values(progress=None))
-            return find_job(connection, job_id)
+        lanes = _LANES if lane is None else (lane.value,)
+        wish = {"wanted": printable(job_id), "claimant": owner, "lanes": lanes, **claims.moments(self._clock())}
+        return self._db.run("claim", partial(self._claim, wish))
+
+    @staticmethod
+    def _claim(wish: Mapping[str, Any], connection: Connection) -> Job | None:
+        row = connection.execute(claims.CLAIM, wish).mappings().one_or_none()
+        if row is None:
+            return None
+        if row["fence"] > 1:
+            connection.execute(_NO_PROGRESS, {"same": row["seq"]})
+        return to_job({**row, "progress": None})
 
     def progress(self, job_id: str, fence: int, progress: Progress) -> None:
         """Note how far the running job is. Not synced to disk by itself: a power cut may lose the last of it."""
@@ -246,45 +174,17 @@ class Ledger:
 
     def checkpoint(self, job_id: str, fence: int, data: Mapping[str, Any]) -> None:
         """Durably keep *data* for the next attempt of the running job."""
-        with self._db.write("checkpoint") as connection:
-            take_note(connection, held_seq(connection, job_id, fence), checkpoint=jsonable(data))
-
-    def checkpointed(self, job_id: str) -> dict[str, Any] | None:
-        """Return what the last `checkpoint` kept."""
-        query = select(notes.c.checkpoint).join(jobs, jobs.c.seq == notes.c.seq).where(jobs.c.id == job_id)
-        with self._db.read() as connection:
-            data: dict[str, Any] | None = connection.execute(query).scalar_one_or_none()
-        return data
+        kept = jsonable(data)
+        self._db.run("checkpoint", lambda link: take_note(link, held_seq(link, job_id, fence), checkpoint=kept))
 
     def intend(self, job_id: str, fence: int, output: OutputFile) -> None:
         """Note that the running job is about to give *output* its final name."""
-        with self._db.write("intend") as connection:
-            note_intent(connection, held_seq(connection, job_id, fence), output)
-
-    def intended(self, job_id: str) -> dict[Path, frozenset[str]]:
-        """Return the files that the job wrote or meant to write, each with the SHA-256 of every content it may have."""
-        query = select(intents.c.path, intents.c.contents).join(jobs, jobs.c.seq == intents.c.seq)
-        with self._db.read() as connection:
-            return {row.path: frozenset(row.contents) for row in connection.execute(query.where(jobs.c.id == job_id))}
-
-    def is_output(self, path: Path) -> bool:
-        """Return whether any job wrote, or meant to write, the absolute *path*."""
-        query = select(intents.c.seq).where(intents.c.key == path_key(path)).limit(1)
-        with self._db.read() as connection:
-            return connection.execute(query).first() is not None
+        self._db.run("intend", lambda link: note_intent(link, held_seq(link, job_id, fence), output))
 
     def record_recipe(self, job_id: str, fence: int, key: str, details: Mapping[str, Any]) -> None:
         """Note what the running job did, under *key*: once it has succeeded, `recorded` finds it."""
-        with self._db.write("recipe") as connection:
-            note_recipe(connection, held_seq(connection, job_id, fence), key, jsonable(details))
-
-    def recorded(self, key: str, *, limit: int = 3) -> list[tuple[Job, dict[str, Any]]]:
-        """Return the jobs that succeeded in doing *key*, newest first, with what was noted about each."""
-        query = select_jobs().add_columns(recipes.c.details).join(recipes, recipes.c.seq == jobs.c.seq)
-        query = query.where(recipes.c.key == key, jobs.c.state == State.SUCCEEDED.value)
-        with self._db.read() as connection:
-            rows = connection.execute(query.order_by(jobs.c.seq.desc()).limit(limit)).mappings().all()
-        return [(to_job(row), dict(row["details"])) for row in rows]
+        kept = jsonable(details)
+        self._db.run("recipe", lambda link: note_recipe(link, held_seq(link, job_id, fence), key, kept))
 
     # Ending an attempt.
 
@@ -304,10 +204,11 @@ class Ledger:
     ) -> Job:
         """Record a failure: queued again for *retry_at* while the error budget lasts, otherwise failed.
 
-        *outputs* are the files that are there all the same. A later time than `RETRY_WITHIN` from now is cut to that.
+        *outputs* are the files that are there all the same. A time further ahead than `jobs.claims.RETRY_WITHIN` is cut
+        to that.
         """
         now = self._clock()
-        retry_at = None if retry_at is None else min(retry_at, now + RETRY_WITHIN)
+        retry_at = None if retry_at is None else min(retry_at, now + claims.RETRY_WITHIN)
         return self._end(
             "fail", job_id, fence, lambda job: moves.failed(job, error, outputs, retry_at=retry_at, now=now)
         )
@@ -376,23 +277,8 @@ class Ledger:
             return [change(connection, job, moves.released(job, now=self._clock())) for job in orphans]
 
     def _end(self, verb: str, job_id: str, fence: int, decide: Callable[[Job], moves.Changes]) -> Job:
-        with self._db.write(verb) as connection:
-            held_seq(connection, job_id, fence)
-            job = find_job(connection, job_id)
+        def end(connection: Connection) -> Job:
+            job = held_job(connection, job_id, fence)
             return change(connection, job, decide(job))
 
-    def _fresh_id(self, connection: Connection) -> str:
-        while True:
-            job_id = self._new_id()
-            if connection.execute(select(jobs.c.seq).where(jobs.c.id == job_id)).first() is None:
-                return job_id
-
-    def _startable(self, lanes: Collection[Lane]) -> tuple[ColumnElement[bool], ...]:
-        queued = jobs.c.state == State.QUEUED.value
-        return queued, jobs.c.lane.in_([lane.value for lane in lanes]), _due(self._clock())
-
-
-def _due(now: datetime) -> ColumnElement[bool]:
-    """Return what holds for a job whose time has come."""
-    put_off = (jobs.c.failures > 0) & (jobs.c.not_before > now + RETRY_WITHIN)
-    return jobs.c.not_before.is_(None) | (jobs.c.not_before <= now) | put_off
+        return self._db.run(verb, end)

@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 import unicodedata
-from collections.abc import Mapping, Sequence
-from datetime import datetime
+from collections.abc import Callable, Mapping, Sequence
+from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, overload
+from types import MappingProxyType
+from typing import Any, Final, overload
 
 from pydantic_core import to_jsonable_python
 from sqlalchemy import RowMapping, Select, select
 
-from jobs.model import Job, NewJob, OutputFile, State
+from jobs.model import ErrorInfo, Job, NewJob, OutputFile, State
 from jobs.schema import jobs, notes
 
 #: Columns that hold the same value under the same name in the row and in the job.
 _SAME = tuple(set(Job.model_fields) - {"source", "outputs", "waiting"})
+#: What the row of a new job leaves empty.
+NOTHING_YET: Final = MappingProxyType(
+    dict.fromkeys(("owner", "started_at", "finished_at", "progress", "result", "error", "outputs"))
+)
 
 
 def select_jobs() -> Select[Any]:
@@ -38,7 +43,7 @@ def new_row(new: NewJob, *, job_id: str, now: datetime) -> dict[str, Any]:
         "source_rule": printable(new.source.rule),
         "placement": new.placement.model_dump(mode="json"),
         "max_failures": new.max_failures,
-        "not_before": new.not_before,
+        "not_before": None if new.not_before is None else new.not_before.astimezone(UTC),
         "reuse": new.reuse,
         "provenance": new.provenance,
         "state": State.QUEUED.value,
@@ -51,11 +56,30 @@ def new_row(new: NewJob, *, job_id: str, now: datetime) -> dict[str, Any]:
     }
 
 
-def to_job(row: RowMapping) -> Job:
+def to_job(row: Mapping[str, Any] | RowMapping) -> Job:
     """Return the job that *row* of `select_jobs` holds."""
     values = {name: row[name] for name in _SAME}
     source = {"kind": row["source_kind"], "detail": row["source_detail"], "rule": row["source_rule"]}
     return Job.model_validate(values | {"source": source, "outputs": row["outputs"] or ()})
+
+
+def changed(job: Job, changes: Mapping[str, Any]) -> Job:
+    """Return *job* as it is after *changes* to its row."""
+    return job.model_copy(update={name: _READ.get(name, _as_it_is)(value) for name, value in changes.items()})
+
+
+def _as_it_is(value: Any) -> Any:
+    return value
+
+
+#: Columns whose value is something else in the job.
+_READ: Final[Mapping[str, Callable[[Any], Any]]] = {
+    "state": State,
+    "cancel_requested": bool,
+    "error": lambda value: None if value is None else ErrorInfo.model_validate(value),
+    "outputs": lambda value: tuple(OutputFile.model_validate(one) for one in value or ()),
+    "not_before": lambda value: None if value is None else value.astimezone(UTC),
+}
 
 
 def outputs_column(outputs: Sequence[OutputFile]) -> list[dict[str, Any]]:

@@ -18,13 +18,14 @@ from sqlalchemy import Connection, RowMapping, delete, func, insert, select, upd
 from sqlalchemy.dialects.sqlite import insert as upsert
 
 from jobs import moves
+from jobs.accepting import admit, unfinished
 from jobs.errors import ScheduleConflict, ScheduleNotFound
 from jobs.firing import SOURCE, Fire, Miss, Situation, Standing, Step, Turned
 from jobs.ledger import Ledger
 from jobs.model import Job, NewJob, State
 from jobs.rows import jsonable, printable, select_jobs, to_job
 from jobs.schema import fires, jobs, misses, schedules
-from jobs.statements import admit, change
+from jobs.statements import change
 
 #: A job in one of these states is not done. One in quarantine is: it goes on by a person's hand only.
 _BUSY: Final = (State.QUEUED.value, State.RUNNING.value, State.BLOCKED.value)
@@ -127,7 +128,7 @@ class ScheduleBook:
             now = self._ledger.now()
             turned.cancelled = [change(connection, job, moves.cancelled(job, now=now)) for job in situation.busy]
         if step.job is not None and (fire := _its_turn(connection, name)) is not None:
-            admit(connection, limit)
+            admit(unfinished(connection), limit)
             job = self._ledger.insert(connection, step.job(fire))
             same = fires.c.schedule == name, fires.c.fire_at == fire.at
             connection.execute(update(fires).where(*same).values(job_id=job.id))
@@ -143,7 +144,7 @@ class ScheduleBook:
         """
         with self._ledger.transaction("schedule") as connection:
             _find(connection, name)
-            admit(connection, limit)
+            admit(unfinished(connection), limit)
             fire = Fire(at=self._ledger.now(), kind="manual")
             job = self._ledger.insert(connection, make(fire))
             values = {"schedule": name, "fire_at": fire.at, "kind": fire.kind, "job_id": job.id}

@@ -1,32 +1,38 @@
-"""The ledger's steps inside one transaction: find a job, check its fence, change it, note something about it."""
+"""The ledger's steps inside one transaction: find a job, check its fence, change it, note something about it.
+
+What is said often is put together once: building a statement takes SQLAlchemy longer than executing it.
+"""
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any, Final
 
-from sqlalchemy import Connection, func, select, update
+from sqlalchemy import Connection, bindparam, select, update
 from sqlalchemy.dialects.sqlite import insert as upsert
 
-from jobs.errors import JobConflict, JobNotFound, QueueFull, StaleFence
-from jobs.model import TERMINAL, Job, NewJob, OutputFile, State, allowed
+from jobs.errors import JobConflict, JobNotFound, StaleFence
+from jobs.model import Job, OutputFile, State, allowed
 from jobs.moves import Changes
-from jobs.rows import path_key, printable, select_jobs, to_job
-from jobs.schema import intents, jobs, notes, recipes, seen
-
-#: A watched folder and a file's key in it.
-SeenFile = tuple[Path, str]
+from jobs.rows import changed, path_key, printable, select_jobs, to_job
+from jobs.schema import intents, jobs, notes, recipes
 
 #: Shorter beginnings of an id are not looked up: they would soon mean another job.
 _SHORTEST_PREFIX: Final = 4
 #: A file may have an older content only if as many attempts died between the intent and the file's name.
 _CONTENTS_KEPT: Final = 8
-_UNFINISHED: Final = tuple(state.value for state in State if state not in TERMINAL)
+
+_BY_ID: Final = select_jobs().where(jobs.c.id == bindparam("id"))
+_HELD: Final = select(jobs.c.seq, jobs.c.state, jobs.c.fence).where(jobs.c.id == bindparam("id"))
+_SAME: Final = update(jobs).where(
+    jobs.c.seq == bindparam("same_seq"),
+    jobs.c.state == bindparam("same_state"),
+    jobs.c.fence == bindparam("same_fence"),
+)
 
 
 def find_job(connection: Connection, job_id: str) -> Job:
     """Return the job with this id, or with the only id that begins so; raise `JobNotFound` otherwise."""
-    row = connection.execute(select_jobs().where(jobs.c.id == printable(job_id))).mappings().one_or_none()
+    row = connection.execute(_BY_ID, {"id": printable(job_id)}).mappings().one_or_none()
     if row is not None:
         return to_job(row)
     rows = connection.execute(_beginning_with(job_id)).mappings().all() if len(job_id) >= _SHORTEST_PREFIX else []
@@ -44,19 +50,33 @@ def _beginning_with(prefix: str) -> Any:
 
 def held_seq(connection: Connection, job_id: str, fence: int) -> int:
     """Return the `seq` of the running job whose claim is *fence*; raise `StaleFence` if that claim is over."""
-    query = select(jobs.c.seq, jobs.c.state, jobs.c.fence).where(jobs.c.id == printable(job_id))
-    row = connection.execute(query).one_or_none()
+    row = connection.execute(_HELD, {"id": printable(job_id)}).one_or_none()
     if row is None:
         raise JobNotFound(f"There is no job {job_id!r}.", job=job_id)
-    if row.state != State.RUNNING.value or row.fence != fence:
-        raise StaleFence(
-            f"Attempt {fence} no longer owns job {job_id}: it is {row.state}, at attempt {row.fence}.",
-            job=job_id,
-            state=row.state,
-            fence=fence,
-            current=row.fence,
-        )
+    require_held(job_id, State(row.state), row.fence, fence)
     return int(row.seq)
+
+
+def held_job(connection: Connection, job_id: str, fence: int) -> Job:
+    """Return the running job whose claim is *fence*; raise `StaleFence` if that claim is over."""
+    row = connection.execute(_BY_ID, {"id": printable(job_id)}).mappings().one_or_none()
+    if row is None:
+        raise JobNotFound(f"There is no job {job_id!r}.", job=job_id)
+    job = to_job(row)
+    require_held(job_id, job.state, job.fence, fence)
+    return job
+
+
+def require_held(job_id: str, state: State, current: int, fence: int) -> None:
+    """Raise `StaleFence` if a job in *state* whose latest claim is *current* is not held by the claim *fence*."""
+    if state is not State.RUNNING or current != fence:
+        raise StaleFence(
+            f"Attempt {fence} no longer owns job {job_id}: it is {state.value}, at attempt {current}.",
+            job=job_id,
+            state=state.value,
+            fence=fence,
+            current=current,
+        )
 
 
 def change(connection: Connection, job: Job, changes: Changes) -> Job:
@@ -66,9 +86,9 @@ def change(connection: Connection, job: Job, changes: Changes) -> Job:
         raise JobConflict(
             f"Job {job.id} is {job.state.value} and cannot become {after.value}.", job=job.id, state=job.state.value
         )
-    same = jobs.c.seq == job.seq, jobs.c.state == job.state.value, jobs.c.fence == job.fence
-    connection.execute(update(jobs).where(*same).values(**changes))
-    return find_job(connection, job.id)
+    same = {"same_seq": job.seq, "same_state": job.state.value, "same_fence": job.fence}
+    connection.execute(_SAME, same | changes)
+    return changed(job, changes)
 
 
 def take_note(connection: Connection, seq: int, **values: Any) -> None:
@@ -92,49 +112,3 @@ def note_recipe(connection: Connection, seq: int, key: str, details: dict[str, A
     values = {"key": key, "details": details}
     statement = upsert(recipes).values(seq=seq, **values)
     connection.execute(statement.on_conflict_do_update(index_elements=["seq"], set_=values))
-
-
-def admit(connection: Connection, limit: int | None) -> None:
-    """Raise `QueueFull` if *limit* jobs are unfinished."""
-    if limit is None:
-        return
-    unfinished = connection.execute(
-        select(func.count()).select_from(jobs).where(jobs.c.state.in_(_UNFINISHED))
-    ).scalar_one()
-    if unfinished >= limit:
-        raise QueueFull(
-            f"{unfinished} jobs are unfinished and {limit} are allowed; try again later.",
-            unfinished=unfinished,
-            limit=limit,
-        )
-
-
-def repeated_job(connection: Connection, new: NewJob, file: SeenFile | None) -> Job | None:
-    """Return the job that *new* repeats: of the same watched *file*, or with the same idempotency key."""
-    if file is not None and (job_id := seen_job(connection, file)) is not None:
-        return find_job(connection, job_id)
-    if new.idempotency_key is None:
-        return None
-    query = select_jobs().where(jobs.c.idempotency_key == printable(new.idempotency_key))
-    row = connection.execute(query).mappings().one_or_none()
-    if row is None:
-        return None
-    remember(connection, file, row["id"])
-    return to_job(row)
-
-
-def seen_job(connection: Connection, file: SeenFile) -> str | None:
-    """Return the id of the job that the watched *file* became."""
-    folder, key = file
-    query = select(seen.c.job_id).where(seen.c.folder == folder, seen.c.key == key)
-    job_id: str | None = connection.execute(query).scalar_one_or_none()
-    return job_id
-
-
-def remember(connection: Connection, file: SeenFile | None, job_id: str) -> None:
-    """Note that the watched *file* has become the job *job_id*."""
-    if file is None:
-        return
-    folder, key = file
-    statement = upsert(seen).values(folder=folder, key=key, job_id=job_id)
-    connection.execute(statement.on_conflict_do_update(index_elements=["folder", "key"], set_={"job_id": job_id}))

@@ -12,7 +12,7 @@ from unittest import mock
 from sqlalchemy import Connection, select, true, update
 from sqlalchemy.dialects.sqlite import insert as upsert
 
-from jobs import journal, ledger, moves, schedules, statements
+from jobs import claims, journal, ledger, moves, reading, schedules, statements
 from jobs.ledger import Ledger
 from jobs.model import Job, NewJob, OutputFile, State
 from jobs.rows import path_key, select_jobs, to_job
@@ -49,11 +49,11 @@ def _without(original: Callable[..., moves.Changes], *columns: str) -> Callable[
     return decide
 
 
-def _no_fence(connection: Connection, job_id: str, fence: int) -> int:
-    job = statements.find_job(connection, job_id)
-    return statements.held_seq(connection, job_id, job.fence)
+def _any_fence(job_id: str, state: State, current: int, fence: int) -> None:
+    _require_held(job_id, state, current, current)
 
 
+_require_held = statements.require_held
 _checkpoint = Ledger.checkpoint
 
 
@@ -177,8 +177,8 @@ _plan = journal.Journal.plan
 MUTANTS = tuple(
     Mutant(name=name, owner=owner, attribute=attribute, mistake=mistake)
     for name, owner, attribute, mistake in (
-        ("a claim does not look at the state", ledger, "_CLAIMABLE", tuple(state.value for state in State)),
-        ("fences are not compared", ledger, "held_seq", _no_fence),
+        ("a claim does not look at the state", claims, "CLAIM", claims.claiming(claimable=true())),
+        ("fences are not compared", statements, "require_held", _any_fence),
         ("an outdated attempt may checkpoint", Ledger, "checkpoint", _late_checkpoint),
         ("a released attempt is not given back", moves, "released", _without(moves.released, "attempts")),
         ("being blocked costs an attempt", moves, "blocked", _without(moves.blocked, "attempts")),
@@ -190,15 +190,15 @@ MUTANTS = tuple(
         ("the error budget has no end", moves, "failed", _unlimited_failures),
         ("recovery forgets who asked to stop", moves, "released", _forget_the_wish),
         ("recovery takes what its owner holds", Ledger, "recover", _recover_everybody),
-        ("not_before is ignored", ledger, "_due", lambda _now: true()),
+        ("not_before is ignored", claims, "CLAIM", claims.claiming(due=true())),
         ("the time of the retry is lost", moves, "failed", _without(moves.failed, "not_before")),
-        ("a clock set back holds a retry for a day", ledger, "RETRY_WITHIN", timedelta(days=10_000)),
+        ("a clock set back holds a retry for a day", claims, "RETRY_WITHIN", timedelta(days=10_000)),
         ("outputs are not recorded", moves, "finished", _changing(moves.finished, outputs=[])),
         ("results are not recorded", moves, "finished", _without(moves.finished, "result")),
-        ("the queue has no limit", ledger, "admit", lambda _connection, _limit: None),
+        ("the queue has no limit", ledger, "admit", lambda _count, _limit: None),
         ("releasing by hand keeps the crashes", moves, "requeued", _without(moves.requeued, "crashes")),
         ("unblocking some unblocks all", Ledger, "unblock", _unblock_everything),
-        ("priorities are ignored", ledger, "_URGENCY", (jobs.c.seq,)),
+        ("priorities are ignored", reading, "URGENCY", (jobs.c.seq,)),
         ("a claim keeps the last attempt's progress", Ledger, "claim", _claim_in_two),
         ("only the last intent is known", ledger, "note_intent", _only_the_last_content),
         ("a job and its watched file are two transactions", Ledger, "add", _add_in_two),

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
 
-from jobs import ledger
+from jobs import claims
 from torture.clock_freeze import SILENCE_S, Freeze
 from torture.clock_year import Year, delays
 from torture.row import Control, Outcome, Say, Tier
@@ -107,12 +107,12 @@ def _late_control(folder: Path) -> Control:
 
 @contextmanager
 def _patient_retries() -> Iterator[None]:
-    real = ledger.RETRY_WITHIN
-    ledger.RETRY_WITHIN = timedelta(days=1000)  # type: ignore[misc]
+    real = claims.RETRY_WITHIN
+    claims.RETRY_WITHIN = timedelta(days=1000)  # type: ignore[misc]
     try:
         yield
     finally:
-        ledger.RETRY_WITHIN = real  # type: ignore[misc]
+        claims.RETRY_WITHIN = real  # type: ignore[misc]
 
 
 ROW = Clock()

@@ -12,8 +12,8 @@ from fakes_daemon import Bench
 
 from daemon.dispatcher import Dispatcher
 from daemon.executor import Policy
+from jobs.claims import RETRY_WITHIN, Ready
 from jobs.errors import LedgerUnavailable
-from jobs.ledger import RETRY_WITHIN, Ready
 from jobs.model import ErrorInfo, Job, Lane, NewJob, State
 from jobs.queue import JobQueue
 

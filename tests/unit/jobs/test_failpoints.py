@@ -25,7 +25,7 @@ def test_the_program_reaches_what_the_catalogue_names_and_nothing_else() -> None
     """Each name stands in the program exactly once; each transaction says one of the catalogue's verbs."""
     program = _program()
     steps = re.findall(r'\breach\("([^"]+)"\)', program)
-    verbs = set(re.findall(r'(?:\.write|\.transaction|\._end)\(\s*"([a-z]+)"', program))
+    verbs = set(re.findall(r'(?:\.write|\._db\.run|\.transaction|\._end)\(\s*"([a-z]+)"', program))
 
     assert sorted(steps) == sorted(name for name in NAMES if not name.startswith("ledger."))
     assert verbs == set(VERBS)
