@@ -19,10 +19,11 @@ class StopWords:
         if self.met:
             return ""
         text = self._held + piece
-        found = [at for word in self._words if (at := text.find(word)) >= 0]
+        # The word that is complete first counts, as if the text came a letter at a time.
+        found = [(at + len(word), at) for word in self._words if (at := text.find(word)) >= 0]
         if found:
             self.met, self._held = True, ""
-            return text[: min(found)]
+            return text[: min(found)[1]]
         keep = max((self._beginning(text, word) for word in self._words), default=0)
         self._held = text[len(text) - keep :]
         return text[: len(text) - keep]

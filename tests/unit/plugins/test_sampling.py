@@ -74,3 +74,12 @@ def test_a_seeded_row_draws_the_same_wherever_it_stands():
 
     assert run(5, 0) == run(5, 2)
     assert run(5, 0) != run(6, 0)
+
+
+def test_a_draw_depends_on_the_seed_and_its_place_alone():
+    """A stream that begins at the fourth token draws what another one draws there; neighbours differ."""
+    whole = Stream(5)
+    keys = [whole.next().tolist() for _ in range(6)]
+    later = Stream(5, at=3)
+    assert [later.next().tolist() for _ in range(3)] == keys[3:]
+    assert len({tuple(key) for key in [*keys, Stream(6).next().tolist(), Stream(51, at=0).next().tolist()]}) == 8

@@ -142,7 +142,7 @@ def test_tools_come_from_a_file(tmp_path):
     for name in ("a.json", "b.json"):
         assert ask("generate", "words here", tools=name)["params"] == {"tools": [tool], "prompt": "words here"}
     (tmp_path / "c.json").write_text("{")
-    with pytest.raises(InvalidParams, match="c.json is not JSON"):
+    with pytest.raises(InvalidParams, match="is not JSON"):
         ask("generate", "words here", tools="c.json")
 
 
