@@ -47,20 +47,20 @@ def tree_footprint(
     return sum(found for pid in pids if (found := (exact_one or exact)(pid)) is not None)
 
 
-def quick(pid: int) -> int | None:
+def quick(pid: int, system: str = sys.platform) -> int | None:
     """Return what *pid* occupies, bytes, or on Linux its resident set, which is no less; None when it is gone."""
-    if sys.platform == "darwin":
+    if system == "darwin":
         return physical_footprint(_proc_pid_rusage(), pid)
-    if sys.platform == "linux":
+    if system == "linux":
         return resident_set(pid)
     import psutil  # a start-up of the daemon has no need of it
 
     return int(psutil.Process(pid).memory_info().rss)
 
 
-def exact(pid: int) -> int | None:
+def exact(pid: int, system: str = sys.platform) -> int | None:
     """Return what *pid* occupies, bytes; None when it is gone. May take 30 ms for each gigabyte."""
-    if sys.platform == "linux":
+    if system == "linux":
         found = proportional_set(pid)
         return resident_set(pid) if found is None else found
     return quick(pid)

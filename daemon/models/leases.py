@@ -44,6 +44,14 @@ class EngineLike(Protocol):
     def kill(self) -> None:
         """End the runner at once."""
 
+    #: Called, on any thread, with what the session wants and has learned of memory.
+    on_wishes: Callable[[Mapping[str, Any]], None] | None
+    #: Whether the runner ended for lack of memory.
+    ran_out: bool
+
+    def order(self, op: str, **what: Any) -> None:
+        """Tell the runner something about memory; never blocks."""
+
 
 class EngineFactory(Protocol):
     """Makes an engine that has not been started."""

@@ -16,12 +16,16 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Callable, Collection
-from typing import Final, Protocol
+from typing import TYPE_CHECKING, Final, Protocol
 
 from daemon.models.footprint import tree_footprint
 from daemon.models.pressure import kernel_level
+from daemon.models.residency import Phase
 from daemon.models.watermarks import RELAXED, Level, Marks, Sample, Strain, judge
 from jobs.model import Lane
+
+if TYPE_CHECKING:
+    from daemon.models.residents import Residents
 
 log = logging.getLogger(__name__)
 
@@ -49,6 +53,29 @@ class Loaded(Protocol):
 
     def unload_idle(self, *, excess: int | None) -> int:
         """Unload idle models that free *excess* bytes, None: all, pinned ones too; return how many."""
+
+
+class LoadedModels:
+    """The residents as `Relief` sees them."""
+
+    def __init__(self, residents: Residents) -> None:
+        self._residents = residents
+        self.trim = residents.memory.trim
+        self.pause = residents.memory.pause
+        self.unload_idle = residents.unload_idle
+
+    def pids(self) -> Collection[int]:
+        """Return the runners' processes."""
+        return [pid for model in self._residents.models.values() if (pid := model.engine.pid) is not None]
+
+    def in_use(self) -> bool:
+        """Whether somebody has a lease, or a model is coming or going."""
+        return any(model.leases or model.phase is not Phase.READY for model in self._residents.models.values())
+
+
+def unlimited() -> Marks:
+    """Return watermarks that nothing reaches."""
+    return Marks(soft=1 << 60, hard=1 << 60)
 
 
 class Relief:

@@ -23,6 +23,10 @@ class Model:
     phase: Phase = Phase.LOADING
     leases: int = 0
     memory: int | None = None
+    #: Bytes it would have to have for its next request; 0: it does not stand still.
+    wants: int = 0
+    #: The bytes that it said were too much.
+    ceiling: int | None = None
     doomed: bool = False
     refs: set[str] = field(default_factory=set)
     #: Whether it was loaded for queued jobs of which none has used it yet.

@@ -13,6 +13,8 @@ from datetime import datetime
 from typing import Final
 
 from daemon.models import residency
+from daemon.models.apportioning import Apportioning
+from daemon.models.learned import Learned
 from daemon.models.leases import EngineFactory, Lease, Waiter
 from daemon.models.load_deaths import DeathPolicy, LoadDeaths
 from daemon.models.references import ResolvedModel
@@ -46,6 +48,7 @@ class Residents:
         post: Callable[[Event], None],
         background: Callable[[Event], None],
         policy: Callable[[], DeathPolicy] = DeathPolicy,
+        learned: Learned | None = None,
     ) -> None:
         self._spawn = spawn
         self._budget = budget
@@ -55,9 +58,9 @@ class Residents:
         self._background = background
         self._seq = itertools.count()
         self._line: list[Waiter] = []
-        self._observed: dict[str, int] = {}
         self._closing = False
         self.models: dict[str, Model] = {}
+        self.memory = Apportioning(self.models, learned or Learned())
         #: The jobs that wait, which wish for models.
         self.queued: Line = NoLine()
         self.deaths = LoadDeaths(clock=clock, policy=policy)
@@ -103,17 +106,33 @@ class Residents:
         for key, model in self.models.items():
             model.wanted = key in demand
             model.reserved &= model.wanted
-        asked = self._asked()
+        asked, reserved = self._asked(), dict[str, int]()
         for request in residency.line_up(asked, now):
             decision = residency.decide(request, self._residents(), self._budget, ahead, demand)
             self._carry_out(asked[request], request, decision)
             if decision.verdict is Verdict.WAIT:
                 self._promise(request, decision.victims, now)
             ahead = ahead.behind(request, decision)
+            if decision.verdict in {Verdict.WAIT, Verdict.EVICT} and request.key not in self.models:
+                reserved[request.key] = request.need
         for key in residency.expired(self._residents(), self._clock()):
             self._unload(key, "idle")
         for key in residency.overflow(self._residents(), self._budget):
             self._unload(key, "memory")
+        while victims := self.memory.settle(self._budget, sum(reserved.values())):
+            for key in victims:
+                self._unload(key, "memory")
+
+    def unload_idle(self, *, excess: int | None) -> int:
+        """Unload idle models that take *excess* bytes, None: all, pinned ones too; return how many."""
+        idle = sorted((one for one in self._residents() if one.idle), key=lambda one: (one.pinned, one.last_used))
+        left, count = excess, 0
+        for one in idle:
+            if left is not None and (left <= 0 or one.pinned):
+                break
+            self._unload(one.key, "pressure")
+            left, count = None if left is None else left - one.memory, count + 1
+        return count
 
     def _asked(self) -> dict[Request, Waiter | Wish]:
         """Return what is asked for, by running jobs and by queued ones."""
@@ -121,13 +140,12 @@ class Residents:
         for seq, wish in enumerate(self.queued.wishes()):
             key = wish.model.key
             if not self.deaths.barred(key):
-                need, claim = self._observed.get(key, wish.need), Claim.DUE if wish.due else Claim.POLITE
+                need, claim = wish.need, Claim.DUE if wish.due else Claim.POLITE
                 asked[Request(key=key, lane=wish.lane, seq=seq, since=wish.since, need=need, claim=claim)] = wish
         return asked
 
     def _request(self, waiter: Waiter) -> Request:
-        key = waiter.model.key
-        need = self._observed.get(key, waiter.estimate)
+        key, need = waiter.model.key, waiter.estimate
         return Request(key=key, lane=waiter.lane, seq=waiter.seq, since=waiter.since, need=need)
 
     def _carry_out(self, asker: Waiter | Wish, request: Request, decision: residency.Decision) -> None:
@@ -186,7 +204,7 @@ class Residents:
         engine = self._spawn(
             resolved,
             on_exit=lambda: self._post(lambda: self._gone(model)),
-            on_memory=lambda found: self._post(lambda: self._measured(model, found)),
+            on_memory=lambda found: self._post(lambda: self.memory.measured(model, found)),
         )
         model = Model(
             resolved=resolved,
@@ -197,6 +215,7 @@ class Residents:
             last_used=self._clock(),
             refs={resolved.ref},
         )
+        engine.on_wishes = lambda data: self._post(lambda: self.memory.wishes(model, data))
         self.models[resolved.key] = model
         self.changed = True
         log.info("Loading %s", resolved.ref, extra={"action": "models.load", "estimate": need})
@@ -237,6 +256,7 @@ class Residents:
             return
         model.phase = Phase.READY
         model.loaded_at, model.since = self._now(), self._clock()
+        self.memory.loaded(model)
         model.doomed = model.doomed and not any(waiter.model.key == model.resolved.key for waiter in self._line)
         self._touch(model)
         self.problems.pop(model.resolved.key, None)
@@ -259,11 +279,6 @@ class Residents:
             self._line.remove(waiter)
             waiter.fail(error)
 
-    def _measured(self, model: Model, found: int) -> None:
-        model.memory = found
-        key = model.resolved.key
-        self._observed[key] = max(found, self._observed.get(key, 0))
-
     def _given_back(self, model: Model, lease: Lease) -> None:
         model.leases -= 1
         model.lent.remove(lease)
@@ -273,6 +288,7 @@ class Residents:
     def _gone(self, model: Model) -> None:
         """Forget a model whose runner has ended, whether it was asked to or not."""
         if self.models.get(model.resolved.key) is model:
+            self.memory.gone(model)
             del self.models[model.resolved.key]
             self.changed = True
 

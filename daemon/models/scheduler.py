@@ -18,11 +18,16 @@ from datetime import UTC, datetime
 from typing import Final, TypeVar
 
 from daemon.models import status as model_status
+from daemon.models.footprint import tree_footprint
+from daemon.models.learned import Learned
 from daemon.models.leases import EngineFactory, Lease, Waiter
 from daemon.models.load_deaths import DeathPolicy
+from daemon.models.pressure import kernel_level
 from daemon.models.references import ResolvedModel
+from daemon.models.relief import LoadedModels, Relief, unlimited
 from daemon.models.residents import UNLOAD_S, Residents
 from daemon.models.sizes import Sizes
+from daemon.models.watermarks import Level, Marks, Strain
 from daemon.models.wishes import Line, Outlook
 from daemon.views import ModelStatus, Residency
 from jobs.errors import JobCancelled, MlxdError, RunnerDied
@@ -52,6 +57,8 @@ class ModelScheduler:
     *resolve* turns a reference into a model, *runtimes* are asked for estimates, *spawn* makes engines, *budget* is in
     bytes. *configured* names the models that are listed even when absent; those with a pin are loaded at `start`.
     *background* runs what takes long. *on_change* is called on the scheduler's thread when a model came or went.
+    *learned* remembers what models took. *marks* are the watermarks of memory, None looks after nothing; *footprint*
+    and *kernel* read it.
     """
 
     def __init__(
@@ -68,6 +75,10 @@ class ModelScheduler:
         sizes: Callable[[ResolvedModel], int] | None = None,
         background: Callable[[Callable[[], None]], None] = _on_a_thread,
         deaths: Callable[[], DeathPolicy] = DeathPolicy,
+        learned: Learned | None = None,
+        marks: Callable[[], Marks] | None = None,
+        footprint: Callable[..., int] = tree_footprint,
+        kernel: Callable[[], Level] = kernel_level,
     ) -> None:
         self._resolve = resolve
         self._clock = clock
@@ -79,8 +90,26 @@ class ModelScheduler:
         self._thread: threading.Thread | None = None
         #: Touched by the thread alone.
         self._residents = Residents(
-            spawn=spawn, budget=budget, clock=clock, now=now, post=self._post, background=background, policy=deaths
+            spawn=spawn,
+            budget=budget,
+            clock=clock,
+            now=now,
+            post=self._post,
+            background=background,
+            policy=deaths,
+            learned=learned,
         )
+        #: Called on the scheduler's thread when memory gets short, or less short.
+        self.on_strain: Callable[[Strain], None] = lambda _strain: None
+        self._relief = Relief(
+            LoadedModels(self._residents),
+            marks=marks or unlimited,
+            clock=clock,
+            on_change=self._strained,
+            footprint=footprint,
+            kernel=kernel,
+        )
+        self._looks = marks is not None
         self._outlook = Outlook()
         self._on_outlook: Callable[[], None] = lambda: None
 
@@ -191,6 +220,19 @@ class ModelScheduler:
         self._ask(lambda: self._residents.renew(budget, fresh))
         self._preload()
 
+    @property
+    def strain(self) -> Strain:
+        """Return how short memory is."""
+        return self._relief.strain
+
+    def holds(self, lane: Lane) -> str | None:
+        """Return why no job of *lane* should begin now for want of memory, None if it may."""
+        return self._relief.holds(lane)
+
+    def stops(self, lane: Lane) -> bool:
+        """Tell whether running jobs of *lane* have to step aside for want of memory."""
+        return self._relief.stops(lane)
+
     # -- the caller's side ------------------------------------------------------------------------------------------
 
     def _post(self, event: Callable[[], None]) -> None:
@@ -245,6 +287,8 @@ class ModelScheduler:
             except Exception:  # a mistake of ours in one event must not leave every job without models
                 log.exception("An event of the model scheduler failed", extra={"action": "models.event_failed"})
         self._residents.settle()
+        if self._looks:
+            self._relief.look()
         if self._residents.changed and self._on_change is not None:
             self._on_change()
         self._residents.changed = False
@@ -253,8 +297,12 @@ class ModelScheduler:
             self._outlook = outlook
             self._on_outlook()
 
+    def _strained(self, strain: Strain) -> None:
+        self.on_strain(strain)
+
     def _until_deadline(self) -> float | None:
-        deadline = self._residents.deadline()
+        deadlines = (self._residents.deadline(), self._relief.due() if self._looks else None)
+        deadline = min((one for one in deadlines if one is not None), default=None)
         return None if deadline is None else max(0.0, deadline - self._clock())
 
 
