@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 from jobs.model import Lane
 from plugins.grammar import Processor
 from plugins.lm_parts import SAID, Parts, Piece
+from plugins.lm_plan import PLAINLY, Way
 from plugins.lm_request import LmRequest, Prompt
 from plugins.sampling import Stream
 from plugins.stop_words import StopWords
@@ -28,13 +30,23 @@ class Answer:
         processors: Callable[[Answer], list[Processor]],
         parts: Parts | None = None,
         spell: Callable[[int], str] = str,
+        way: Way = PLAINLY,
         clock: Callable[[], float] = time.perf_counter,
     ) -> None:
-        """*parts* tells thoughts and calls from words (None: all is words), *spell* returns a token's text."""
+        """Take a request to answer.
+
+        *parts* tells thoughts and calls from words (None: all is words), *spell* returns a token's text, *way* says how
+        it is computed.
+        """
         self.id = request_id
         self.request = request
         self.prompt = prompt.tokens
-        self.notes = list(prompt.notes)
+        self.way = way
+        self.notes = [*prompt.notes, *way.notes]
+        #: How many that came later were let begin before it, because it had to wait for more than a place.
+        self.overtaken = 0
+        #: Tokens that a draft model has guessed for it, and those of them that it was right with.
+        self._guesses = self._right = 0
         #: Tokens drawn so far, without the one that ended the answer.
         self.tokens: list[int] = []
         self.text = ""
@@ -59,9 +71,14 @@ class Answer:
         return len(self.prompt) + self._max_tokens
 
     @property
+    def cost(self) -> int:
+        """Return the tokens of plain caches that take as much memory as its own at their longest."""
+        return math.ceil(self.length * self.way.share)
+
+    @property
     def stopped(self) -> bool:
-        """Whether a stop word was met."""
-        return self._stops.met
+        """Whether it has said all it should before the model ended it: a stop word was met, or the one call made."""
+        return self._stops.met or (self._parts is not None and self._parts.complete)
 
     @property
     def context(self) -> list[int]:
@@ -99,6 +116,11 @@ class Answer:
         """Note the probabilities of a token that is about to be added."""
         likeliest = [self._line(one, value) for one, value in top]
         self.logprobs.append({**self._line(token, logprob), "top": likeliest})
+
+    def guessed(self, *, right: bool, of: int) -> None:
+        """Note whether a token that is about to be added was guessed, and how many guesses there were in all."""
+        self._guesses = of
+        self._right += right
 
     @property
     def continues(self) -> bool:
@@ -146,7 +168,7 @@ class Answer:
             pieces: list[Piece] = [(SAID, shown)] if shown else []
         else:
             pieces = self._parts.feed(shown)
-            if last or self._stops.met:
+            if last or self.stopped:
                 pieces += self._parts.finish(cut=cut and not self._stops.met)
         return [(kind, self._told(kind, what)) for kind, what in pieces]
 

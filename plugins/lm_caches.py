@@ -11,6 +11,8 @@ import copy
 from collections.abc import Sequence
 from typing import Any
 
+from plugins.lm_quantised_batch import BatchQuantizedKVCache
+
 Cache = list[Any]
 
 
@@ -50,7 +52,13 @@ def trim(cache: Cache, tokens: int) -> None:
 
 def merged(caches: Sequence[Cache]) -> Cache:
     """Return one batch of single *caches*, in their order."""
-    return [_unmasked(layers[0].merge(list(layers))) for layers in zip(*caches, strict=True)]
+    return [_merged(layers) for layers in zip(*caches, strict=True)]
+
+
+def _merged(layers: Sequence[Any]) -> Any:
+    if hasattr(layers[0], "bits"):
+        return BatchQuantizedKVCache.merge(layers)
+    return _unmasked(layers[0].merge(list(layers)))
 
 
 def extended(batch: Cache, other: Cache) -> Cache:

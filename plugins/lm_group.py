@@ -10,9 +10,11 @@ from jobs.errors import RequestFailed
 from jobs.model import Lane
 from plugins.lm_answer import Answer
 from plugins.lm_pace import Pace
+from plugins.lm_plan import Plan
 from plugins.lm_prefill import Prefill, Prompt
 from plugins.lm_prefixes import Prefixes
-from plugins.lm_rows import Drawn, Row, Rows
+from plugins.lm_quantised import quantised
+from plugins.lm_rows import Decoder, Drawn, Row
 from plugins.runtime import Event
 
 #: Prompts of more tokens tell how far they are.
@@ -20,20 +22,22 @@ _TELLING: Final = 512
 
 
 class Group:
-    """The answers of one lane; *stops* are the tokens that end one."""
+    """The answers of one lane and plan; *stops* are the tokens that end one."""
 
     def __init__(
         self,
         lane: Lane,
+        plan: Plan,
         *,
         prompts: Prefill,
-        rows: Rows,
+        rows: Decoder,
         prefixes: Prefixes,
         pace: Pace,
         stops: Collection[int],
         clock: Callable[[], float] = time.perf_counter,
     ) -> None:
         self.lane = lane
+        self.plan = plan
         self.prompts = prompts
         self.rows = rows
         self._prefixes = prefixes
@@ -70,7 +74,14 @@ class Group:
 
     def tell(self, drawn: Sequence[Drawn]) -> list[Event]:
         """Take what was drawn into the answers and tell what came of it."""
-        return [event for one in drawn for event in self._tell(one)]
+        events: list[Event] = []
+        ended: set[Row] = set()
+        for one in drawn:
+            # What was drawn behind an end, in the same step, is nobody's.
+            if one.row not in ended:
+                events += (told := self._tell(one))
+                ended.update([one.row] if any(kind in ("done", "error") for _, kind, _ in told) else [])
+        return events
 
     def _prefill(self, *, others: bool) -> list[Event]:
         worked = self.prompts.advance(others=others)
@@ -104,6 +115,8 @@ class Group:
         first = not answer.tokens
         if drawn.logprob is not None and not stopped:
             answer.tell(drawn.token, drawn.logprob, drawn.top)
+        if self.plan.draft_tokens:
+            answer.guessed(right=drawn.guessed, of=row.guessed)
         told = answer.end() if stopped else answer.add(drawn.token)
         ended = stopped or answer.full or answer.stopped
         if (first or ended) and self.rows.broken(row):
@@ -112,10 +125,17 @@ class Group:
         events: list[Event] = [(answer.id, kind, data) for kind, data in told if answer.request.stream]
         if ended:
             if answer.continues:
-                self._prefixes.keep(list(row.cached), self.rows.cache_of(row))
+                self._keep(row)
             self.rows.leave([row])
             events.append((answer.id, "done", answer.result("stop" if stopped or answer.stopped else "length")))
         return events
+
+    def _keep(self, row: Row) -> None:
+        """Keep what was computed for *row*: an answer in a conversation is the beginning of the next prompt."""
+        cache = self.rows.cache_of(row)
+        # Where a cache was quantised depends on its prompt: another prompt, computed anew, would say something else.
+        if not quantised(cache):
+            self._prefixes.keep(list(row.cached), cache, self.plan.adapter)
 
 
 def failed(answer: Answer, message: str, kind: str = RequestFailed.slug) -> Event:

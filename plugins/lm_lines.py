@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import itertools
+from collections.abc import Callable, Mapping, Sequence
 from typing import Final
 
 from jobs.model import Lane
 from plugins.lm_answer import Answer
 from plugins.lm_memory import LmMemory
+from plugins.lm_plan import Plan
 
 #: Places beyond the batch that only the interactive lane may take: a person never waits for a batch to end.
 RESERVE: Final = 8
@@ -16,8 +18,11 @@ _KEPT_BACK: Final = 0.25
 #: In the batch lane new answers begin when this part of the places is free.
 _WAVES: Final = 8
 
-#: Lane -> the answers that are worked on.
-Working = Mapping[Lane, Sequence[Answer]]
+#: How many may overtake one that waits for its adapter or for the draft model, and how far back they are looked for.
+_OVERTAKING: Final = 64
+
+#: Lane and plan -> the answers that are worked on.
+Working = Mapping[tuple[Lane, Plan], Sequence[Answer]]
 
 
 class Lines:
@@ -53,38 +58,67 @@ class Lines:
         for line in self._lines.values():
             line.clear()
 
-    def next(self, working: Working, reading: Mapping[Lane, int]) -> Answer | None:
-        """Take out the one who may begin now; *reading* says how many prompts of each lane are on their way."""
+    def next(
+        self, working: Working, reading: Mapping[Lane, int], fits: Callable[[Answer], bool], *, taken: int = 0
+    ) -> Answer | None:
+        """Take out the one who may begin now.
+
+        *reading* says how many prompts of each lane are on their way, *fits* whether what an answer needs besides a
+        place and memory is there, *taken* the tokens whose room in the caches something else has.
+        """
         if self.suspects:
-            return None if any(working.values()) else self.suspects.pop(0)
+            return None if working or not fits(self.suspects[0]) else self.suspects.pop(0)
         for lane in Lane:
-            line = self._lines[lane]
-            if line and self._worth_beginning(lane, working, reading[lane]) and self._has_room_for(line[0], working):
-                return line.pop(0)
+            answer = self._candidate(lane, fits)
+            if answer is None or not self._worth_beginning(lane, working, reading[lane]):
+                continue
+            if self._has_room_for(answer, working, taken):
+                return self._taken_out(lane, answer)
         return None
+
+    def _candidate(self, lane: Lane, fits: Callable[[Answer], bool]) -> Answer | None:
+        """Return the first of the line who could begin; who waits for more than a place is overtaken, for a while."""
+        for answer in itertools.islice(self._lines[lane], _OVERTAKING):
+            if fits(answer):
+                return answer
+            if answer.overtaken >= _OVERTAKING:
+                return None
+        return None
+
+    def _taken_out(self, lane: Lane, answer: Answer) -> Answer:
+        line = self._lines[lane]
+        at = line.index(answer)
+        for one in line[:at]:
+            one.overtaken += 1
+        return line.pop(at)
 
     def _worth_beginning(self, lane: Lane, working: Working, reading: int) -> bool:
         """Whether to let the next one begin now; in the batch lane several begin together, which costs a step less."""
         if lane is not Lane.BATCH or reading:
             return True
-        free = self._batch - len(working[lane])
+        free = self._batch - _count(lane, working)
         return free >= min(max(1, self._batch // _WAVES), len(self._lines[lane]))
 
-    def _has_room_for(self, answer: Answer, working: Working) -> bool:
+    def _has_room_for(self, answer: Answer, working: Working, taken: int) -> bool:
         """Whether there is a place, and memory: rows of a batch are padded to the longest."""
-        if not any(working.values()):
+        if not working:
             return True
         lane = answer.request.lane
         if lane in self._memory.paused:
             return False
         urgent = lane is Lane.INTERACTIVE
-        if len(working[lane]) >= self._batch + (RESERVE if urgent and not self._alone else 0):
+        if _count(lane, working) >= self._batch + (RESERVE if urgent and not self._alone else 0):
             return False
-        tokens = sum(padded(working[other]) for other in Lane if other is not lane)
-        tokens += padded([*working[lane], answer])
+        own = lane, answer.way.plan
+        tokens = sum(padded(answers) for key, answers in working.items() if key != own)
+        tokens += padded([*working.get(own, ()), answer]) + taken
         return tokens <= self._memory.tokens * (1 if urgent else 1 - _KEPT_BACK)
 
 
+def _count(lane: Lane, working: Working) -> int:
+    return sum(len(answers) for key, answers in working.items() if key[0] is lane)
+
+
 def padded(answers: Sequence[Answer]) -> int:
-    """Return the tokens that the caches of *answers* have together at their longest."""
-    return len(answers) * max((answer.length for answer in answers), default=0)
+    """Return the tokens of plain caches that those of *answers*, computed together, take at their longest."""
+    return len(answers) * max((answer.cost for answer in answers), default=0)

@@ -1,7 +1,9 @@
 """Prompts on their way into caches, a piece at a time, so that whoever is being answered meanwhile is not held up.
 
 A long prompt is computed alone, in pieces; alone it needs no mask. Short ones are computed together in one piece. What
-several prompts begin with is computed by the first of them, up to where they part, and kept for the others.
+several prompts begin with is computed by the first of them, up to where they part, and kept for the others. A prompt
+that nobody shared anything with is kept, too: the next job may begin as it did. What is on the disk is read in pieces,
+as the rest is computed in pieces.
 """
 
 from __future__ import annotations
@@ -13,10 +15,16 @@ from typing import Any, Final
 from plugins import lm_caches
 from plugins.lm_caches import Cache
 from plugins.lm_pace import LEAST, Pace
+from plugins.lm_plan import Quantised
+from plugins.lm_prefix_disk import UNREADABLE, Loading
 from plugins.lm_prefixes import Prefixes, array, common
+from plugins.lm_quantised import PIECE, quantise, quantised, turning
 
 #: The most prompts computed together.
 TOGETHER: Final = 16
+#: Bytes that are read at once, while somebody is being answered and while nobody is.
+_READ: Final = 16 << 20
+_READ_ALONE: Final = 256 << 20
 
 
 class Prompt:
@@ -37,6 +45,10 @@ class Prompt:
         self.looked_up = -1
         #: Where a beginning ends that other prompts have too.
         self.boundary = 0
+        #: After how many tokens its cache is quantised, if that is to happen before its answer begins.
+        self.turn: int | None = None
+        #: Its beginning, on its way from the disk.
+        self.loading: Loading | None = None
 
     @property
     def left(self) -> int:
@@ -47,6 +59,32 @@ class Prompt:
     def ready(self) -> bool:
         """Whether the answer can begin."""
         return self.left == 0 and self.cache is not None
+
+    @property
+    def begun(self) -> bool:
+        """Whether something was done for it: what others keep comes too late for it."""
+        return self.done > self.found or self.loading is not None
+
+    @property
+    def ahead(self) -> int:
+        """Return up to where it is just making a beginning that others may have; 0 if it is not."""
+        if self.loading is not None:
+            return self.loading.length
+        return self.boundary if self.done > self.found and self.boundary > self.done else 0
+
+    def expects(self, other: Prompt) -> bool:
+        """Whether *other* is just making more of this one's beginning than there is."""
+        return min(other.ahead, common(self.array, other.array)) > self.done
+
+    @property
+    def beginning(self) -> list[int]:
+        """Return its tokens, as far as their caches are like everybody's; the last one is not in them."""
+        return self.tokens if self.turn is None else self.tokens[: self.turn + 1]
+
+    @property
+    def crossing(self) -> bool:
+        """Whether its cache is quantised before its last token is computed: then it is computed alone."""
+        return self.turn is not None and self.turn < len(self.tokens) - 1
 
     def take(self, tokens: int) -> list[int]:
         """Take the next tokens for computing."""
@@ -60,7 +98,8 @@ class Prefill:
 
     *alone* says that the model's caches cannot be batched, *even* that a piece of an unusual length is dear: on a GPU
     with CUDA the kernels for it are built first, which took half a second for the last piece of a prompt (mlx 0.32.4).
-    Beginnings are looked for and kept in *space* (`plugins.lm_prefixes`).
+    Beginnings are looked for and kept in *space* (`plugins.lm_prefixes`). With *kv* caches are quantised, as if prompts
+    were computed *step* tokens at a time.
     """
 
     def __init__(
@@ -72,6 +111,8 @@ class Prefill:
         alone: bool = False,
         even: bool = False,
         space: str = "",
+        kv: Quantised | None = None,
+        step: int = PIECE,
         clock: Callable[[], float] = time.perf_counter,
     ) -> None:
         self._model = model
@@ -80,6 +121,8 @@ class Prefill:
         self._alone = alone
         self._even = even
         self._space = space
+        self._kv = kv
+        self._step = step
         self._clock = clock
         self.prompts: list[Prompt] = []
 
@@ -93,6 +136,8 @@ class Prefill:
 
     def add(self, prompt: Prompt) -> None:
         """Put *prompt* behind the others."""
+        if self._kv is not None:
+            prompt.turn = turning(len(prompt.tokens) - 1, self._kv.start, self._step)
         self.prompts.append(prompt)
 
     def drop(self, owners: Collection[Any]) -> None:
@@ -105,6 +150,9 @@ class Prefill:
             return []
         size, began = self._pace.piece(others=others), self._clock()
         chosen = self._chosen(size)
+        if chosen[0].loading is not None:
+            self._read(chosen[0], chosen[0].loading, _READ if others else _READ_ALONE)
+            return chosen
         before = sum(prompt.left for prompt in chosen)
         if len(chosen) == 1:
             self._piece(chosen[0], size)
@@ -117,48 +165,88 @@ class Prefill:
 
     def ready(self) -> list[Prompt]:
         """Give away the prompts that are done."""
-        done = [prompt for prompt in self.prompts if prompt.ready]
+        done = [self._turned(prompt) for prompt in self.prompts if prompt.ready]
         self.prompts = [prompt for prompt in self.prompts if not prompt.ready]
         return done
 
     def _chosen(self, size: int) -> list[Prompt]:
         """Return what is computed now: the first prompt alone, or short ones whose lengths fit each other."""
         first, *others = self._unexpecting()
-        if self._alone or self._looked_up(first).boundary > first.done or first.left > size:
+        if (
+            self._alone
+            or first.crossing
+            or self._looked_up(first).loading
+            or first.boundary > first.done
+            or first.left > size
+        ):
             return [first]
         together, longest = [first], first.left
         for prompt in map(self._looked_up, others[: 4 * TOGETHER]):
             padded = max(longest, prompt.left) * (len(together) + 1)
-            if prompt.boundary <= prompt.done and padded <= size and len(together) < TOGETHER:
+            free = prompt.loading is None and prompt.boundary <= prompt.done and not prompt.crossing
+            if free and padded <= size and len(together) < TOGETHER:
                 together.append(prompt)
                 longest = max(longest, prompt.left)
         return together
 
     def _unexpecting(self) -> list[Prompt]:
-        """Return the prompts, but for those whose beginning another one is just computing: they wait for it."""
+        """Return the prompts, but for those whose beginning another one is just making: they wait for it."""
         waiting = [prompt for prompt in self.prompts if not prompt.ready]
-        ahead = [prompt for prompt in waiting if prompt.cache is not None and prompt.boundary > prompt.done]
-        return [
-            prompt
-            for prompt in waiting
-            if prompt.cache is not None or not any(common(prompt.array, one.array) > one.done for one in ahead)
-        ]
+        ahead = [prompt for prompt in waiting if prompt.ahead]
+        return [prompt for prompt in waiting if prompt.begun or not any(prompt.expects(one) for one in ahead)]
 
     def _looked_up(self, prompt: Prompt) -> Prompt:
         """Give *prompt* what is known of its beginning, if nothing of it was computed yet."""
-        if prompt.cache is None and prompt.looked_up != self._prefixes.changes:
-            prompt.looked_up = self._prefixes.changes
-            cache, prompt.done = self._prefixes.find(prompt.tokens, self._space)
-            prompt.cache, prompt.found = cache or None, prompt.done
-            prompt.boundary = self._prefixes.shared(prompt.tokens, self._space)
+        if prompt.begun or prompt.looked_up == self._prefixes.changes:
+            return prompt
+        prompt.looked_up = self._prefixes.changes
+        cache, found = self._prefixes.find(prompt.beginning, self._space)
+        if found > prompt.done:
+            prompt.cache, prompt.done, prompt.found = cache, found, found
+        prompt.boundary = self._prefixes.shared(prompt.beginning, self._space)
+        loading = self._prefixes.stored(prompt.beginning, self._space, more_than=prompt.done)
+        # Two that read the same would read it twice: the other one is looked up again when it is there.
+        if loading is not None and not any(prompt.expects(one) for one in self.prompts if one.loading):
+            prompt.loading = loading
+        return prompt
+
+    def _read(self, prompt: Prompt, loading: Loading, most: int) -> None:
+        """Read the next part of a prompt's beginning; what cannot be read is computed."""
+        try:
+            cache = loading.advance(most)
+        except UNREADABLE:
+            loading.forget()
+            prompt.loading, prompt.looked_up = None, -1
+            return
+        if cache is not None:
+            prompt.loading, prompt.cache, prompt.looked_up = None, cache, -1
+            prompt.done = prompt.found = loading.length
+            self._keep(prompt, used=prompt.done)
+
+    def _turned(self, prompt: Prompt) -> Prompt:
+        """Quantise the cache of *prompt* if it has come so far."""
+        if self._kv is not None and prompt.cache and prompt.turn is not None and prompt.done >= prompt.turn:
+            prompt.cache = quantise(prompt.cache, self._kv)
         return prompt
 
     def _piece(self, prompt: Prompt, size: int) -> None:
         """Compute the next piece of *prompt*, no farther than to its boundary."""
+        turn = self._turned(prompt).turn
+        if turn is not None and prompt.done < turn:
+            size = min(size, turn - prompt.done)
         ahead = prompt.boundary - prompt.done
         compute_piece(self._model, prompt, min(size, ahead) if ahead > 0 else size, even=self._even)
-        if prompt.done == prompt.boundary and prompt.cache is not None and ahead > 0:
-            self._prefixes.keep(prompt.tokens[: prompt.done], lm_caches.copied(prompt.cache), self._space)
+        if prompt.done == prompt.boundary and ahead > 0:
+            self._keep(prompt)
+        elif prompt.left == 0 and not prompt.boundary and not prompt.found and lm_caches.trimmable(prompt.cache or []):
+            # Whoever comes next may begin as it did, and would find nobody among those who wait.
+            self._keep(prompt)
+
+    def _keep(self, prompt: Prompt, *, used: int = 0) -> None:
+        """Keep what there is of *prompt* for others."""
+        if prompt.cache and not quantised(prompt.cache):
+            tokens = prompt.tokens[: prompt.done]
+            self._prefixes.keep(tokens, lm_caches.copied(prompt.cache), self._space, used=used)
 
 
 def compute_piece(model: Any, prompt: Prompt, tokens: int, *, even: bool = False) -> None:

@@ -6,9 +6,9 @@ sequence alone has a plain cache and pays nothing for the batch.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, NamedTuple, Protocol
 
 from plugins import lm_caches
 from plugins.lm_caches import Cache
@@ -36,6 +36,8 @@ class Row:
     context: Any = None
     #: Whether the end of its prompt was fed.
     begun: bool = False
+    #: Tokens that a draft model has guessed for it.
+    guessed: int = 0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,6 +49,38 @@ class Drawn:
     #: Natural logarithm of the token's probability, and the likeliest tokens with theirs, if the row asked.
     logprob: float | None = None
     top: Sequence[tuple[int, float]] = ()
+    #: Whether a draft model had guessed it.
+    guessed: bool = False
+
+
+#: Row -> log-probability of its token, the likeliest tokens, their log-probabilities.
+Told = Mapping[Row, tuple[Any, Any, Any]]
+
+
+class Decoder(Protocol):
+    """What decodes rows: `Rows`, or what does it another way."""
+
+    def __len__(self) -> int:
+        """Return how many rows there are."""
+
+    @property
+    def rows(self) -> list[Row]:
+        """Return the rows that are being decoded."""
+
+    def join(self, rows: Sequence[Row], caches: Sequence[Cache], inputs: Sequence[int]) -> None:
+        """Take *rows* in with their single *caches*; *inputs* are the tokens that they are fed next."""
+
+    def leave(self, gone: Collection[Row]) -> None:
+        """Take rows out; those that are not here are ignored."""
+
+    def cache_of(self, row: Row) -> Cache:
+        """Return a single cache with what *row* has in its own: the tokens of `Row.cached`."""
+
+    def step(self) -> list[Drawn]:
+        """Compute one step for the rows and return what is certain by now."""
+
+    def broken(self, row: Row) -> bool:
+        """Whether what the last step returned for *row* was drawn from what is no number."""
 
 
 class _Coming(NamedTuple):
@@ -55,8 +89,7 @@ class _Coming(NamedTuple):
     rows: tuple[Row, ...]
     #: Whether a row's logits are no numbers.
     broken: Any
-    #: Row -> log-probability of its token, the likeliest tokens, their log-probabilities.
-    told: Mapping[Row, tuple[Any, Any, Any]]
+    told: Told
 
 
 class Rows:
@@ -99,6 +132,16 @@ class Rows:
             self._next = fed
         self._places += rows
         self._changed()
+
+    def move(self, rows: Sequence[Row], to: Rows, change: Callable[[Cache], Cache]) -> None:
+        """Let *rows* go on among those of *to*, their single caches changed by *change*."""
+        caches = [change(self.cache_of(row)) for row in rows]
+        fed = self._next.tolist()
+        inputs = [fed[self._places.index(row)] for row in rows]
+        told = {row: self._coming.told[row] for row in rows if row in self._coming.told}
+        self.leave(rows)
+        to.join(rows, caches, inputs)
+        to._coming = to._coming._replace(told={**to._coming.told, **told})
 
     def leave(self, gone: Collection[Row]) -> None:
         """Take rows out; those that are not here are ignored."""

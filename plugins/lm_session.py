@@ -1,8 +1,9 @@
 """A loaded language model serving many requests at once.
 
-Each lane has a line of those who wait, prompts on their way into caches, and rows that are being decoded together. A
-step belongs to one lane (`plugins.lm_turns`): a piece of a prompt and a token for each of its rows. The other lanes
-keep their caches and go on where they were.
+Each lane has a line of those who wait, prompts on their way into caches, and rows that are being decoded together: one
+group of them for each plan (`plugins.lm_plan`). A step belongs to one lane (`plugins.lm_turns`) and to one of its
+groups, which take turns: a piece of a prompt and a token for each row. The others keep their caches and go on where
+they were.
 
 What a step that raises leaves behind cannot be trusted: caches may have been fed twice. So whoever was in it goes on
 from the tokens he has, with a new cache. Nobody can tell whose fault it was; until they have all got through, they run
@@ -12,25 +13,34 @@ one at a time, and the one that fails alone is refused.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
+from functools import partial
 from typing import Any, Final
 
-from jobs.errors import OutOfMemory
+from jobs.errors import InvalidRequest, OutOfMemory
 from jobs.model import Lane
 from plugins import lm_caches
 from plugins.estimate import KEPT
 from plugins.grammar import Grammars, Processor
+from plugins.lm_adapters import Adapters
 from plugins.lm_answer import Answer
 from plugins.lm_group import Group, failed
-from plugins.lm_lines import Lines, padded
+from plugins.lm_groups import Groups
+from plugins.lm_lines import Lines, Working, padded
 from plugins.lm_memory import ADVICE, LmMemory, Verdict, weights_of
 from plugins.lm_pace import Pace
 from plugins.lm_parts import Formats, Spelling
+from plugins.lm_plan import Plan
 from plugins.lm_prefill import Prefill
+from plugins.lm_prefix_disk import Place, PrefixDisk
 from plugins.lm_prefixes import Prefixes
+from plugins.lm_quantised import DRAFTED_PIECE, QuantisingRows
+from plugins.lm_quantised import PIECE as STEP
 from plugins.lm_request import Limits, parse, tokenise
-from plugins.lm_rows import Rows
+from plugins.lm_rows import Decoder, Rows
+from plugins.lm_speculation import Draft, Speculation
 from plugins.lm_turns import Turns
+from plugins.lm_ways import Ways
 from plugins.mlx_process import on_cpu, out_of_memory
 from plugins.runtime import Event
 
@@ -52,7 +62,11 @@ class LmSession:
         batch: int = 32,
         cache_tokens: int = 1 << 40,
         prefix_bytes: int = KEPT,
+        prefix_place: Place | None = None,
         token_bytes: int = 0,
+        draft: Draft | None = None,
+        options: Mapping[str, Any] | None = None,
+        adapter_bytes: int = 1 << 40,
         about: Mapping[str, Any] | None = None,
         clock: Callable[[], float] = time.perf_counter,
     ) -> None:
@@ -65,10 +79,18 @@ class LmSession:
         self._formats = Formats(tokenizer)
         self._spelling = Spelling(tokenizer)
         self._unbatched = lm_caches.batchable(model)
+        self._draft = draft
+        self._adapters = Adapters(model, limit=adapter_bytes)
+        self._ways = Ways(model, self._adapters, draft=draft, options=options, element=4 if on_cpu() else 2)
+        self._token_bytes = max(1, token_bytes)
         alone = bool(self._unbatched)
-        self._prefixes = Prefixes(prefix_bytes)
+        self._pace = Pace(PIECE)
+        self._disk = None
+        if prefix_place is not None:
+            self._disk = PrefixDisk(prefix_place, fresh=partial(lm_caches.fresh, model), cost=self._pace.seconds)
+        self._prefixes = Prefixes(prefix_bytes, keeper=self._disk)
         self.memory = LmMemory(
-            weights=weights_of(model),
+            weights=weights_of(model) + (weights_of(draft.model) if draft is not None else 0),
             token_bytes=token_bytes,
             tokens=cache_tokens,
             kept=lambda: self._prefixes.size,
@@ -76,9 +98,8 @@ class LmSession:
             most_kept=prefix_bytes,
         )
         self._lines = Lines(batch=1 if alone else max(1, batch), memory=self.memory, alone=alone)
-        self._pace = Pace(PIECE)
         self._turns = Turns()
-        self._groups: dict[Lane, Group] = {lane: self._new_group(lane) for lane in Lane}
+        self._groups = Groups(self._new_group)
         self.info: Mapping[str, Any] = {
             **(about or {}),
             "context": limits.context,
@@ -91,8 +112,12 @@ class LmSession:
 
     @property
     def busy(self) -> bool:
-        """Whether there are answers to work on."""
-        return (bool(self._lines) and not self.memory.wanted) or any(map(len, self._groups.values()))
+        """Whether there are answers to work on, or something is to be written."""
+        return self._answering or (self._disk is not None and self._disk.busy)
+
+    @property
+    def _answering(self) -> bool:
+        return (bool(self._lines) and not self.memory.wanted) or self._groups.busy
 
     def submit(self, request_id: str, request: Mapping[str, Any]) -> None:
         """Take a request (`plugins.lm_request.LmRequest`); a ``ValueError`` refuses it."""
@@ -109,40 +134,46 @@ class LmSession:
             detokenizer=self._tokenizer.detokenizer,
             max_tokens=min(asked.max_tokens, room),
             processors=self._processors,
-            parts=None if asked.whole else self._formats.parts(prompt.tokens, tools=asked.described),
+            parts=self._formats.of(asked, prompt.tokens),
             spell=self._spelling,
+            way=self._ways(request, asked, length=len(prompt.tokens) + min(asked.max_tokens, room)),
         )
         if asked.max_tokens > room and "max_tokens" in asked.model_fields_set:
             answer.notes.append(f"max_tokens was lowered to {room}: prompt and answer may have {self._limits.context}.")
         if self._unbatched:
             answer.notes.append(f"Answered alone: mlx-lm cannot batch this kind of model ({self._unbatched}).")
         self.memory.wanted = 0  # whoever stood at the head of the line may not do so any more
-        self._prefixes.see(answer.prompt)
+        self._prefixes.see(answer.prompt, answer.way.plan.adapter)
         self._lines.add(answer)
 
     def cancel(self, request_id: str) -> None:
         """Forget a request, wherever it is."""
         self.memory.wanted = 0
         self._lines.drop(request_id)
-        for group in self._groups.values():
+        for group in self._groups:
             group.drop([one for one in group.answers if one.id == request_id])
+        self._groups.tidy()
 
     def step(self) -> Iterable[Event]:
         """Compute a piece of a prompt and draw a token for each row of the lane whose turn it is."""
         refused = self._admit()
-        lane = self._turns.next([lane for lane, group in self._groups.items() if len(group)])
+        lane = self._turns.next(self._groups.lanes)
+        if self._disk is not None:
+            self._disk.pump(wait=lane is None)
         if lane is None:
             return refused
-        group = self._groups[lane]
+        group = self._groups.next(lane)
         # Nobody waits for the next word of a batch answer: there only the throughput counts.
-        others = any(len(one.rows) for one in self._groups.values() if one.lane is not Lane.BATCH)
+        others = any(len(one.rows) for one in self._groups if one.lane is not Lane.BATCH)
         try:
+            self._adapters.use(group.plan.adapter)
             events, drawn = group.compute(others=others)
         except Exception as error:  # noqa: BLE001 - a processor, a shape, a full GPU: the session must live on
             return [*refused, *self._recover(group, error)]
         events += group.tell(drawn)
+        self._groups.tidy()
         self.memory.step(self._held)
-        if not self.busy:
+        if not self._answering:
             self.memory.rest()
             _rest()
         return [*refused, *events]
@@ -150,34 +181,52 @@ class LmSession:
     def close(self) -> None:
         """Give the caches back; the rest of the memory goes with the process."""
         self._lines.clear()
-        for group in self._groups.values():
+        for group in self._groups:
             group.drop(group.answers)
         self._prefixes.clear()
+        if self._disk is not None:
+            self._disk.close()
 
     def _admit(self) -> list[Event]:
         """Let those begin who have room; return what is told to those who never will have."""
         refused: list[Event] = []
         while self._lines:
-            working = {lane: group.answers for lane, group in self._groups.items()}
-            reading = {lane: len(group.prompts) for lane, group in self._groups.items()}
-            answer = self._lines.next(working, reading)
+            working = self._groups.answers
+            reading = {lane: sum(len(one.prompts) for one in self._groups if one.lane is lane) for lane in Lane}
+            used = {one.way.plan.adapter for answers in working.values() for one in answers}
+            fits = partial(self._fits, working=working, used=used)
+            answer = self._lines.next(working, reading, fits, taken=self._adapters.size // self._token_bytes)
             if answer is None:
                 return refused
-            if not any(working.values()) and (verdict := self.memory.verdict(answer.length)) is not Verdict.BEGIN:
+            if not working and (verdict := self.memory.verdict(answer.cost)) is not Verdict.BEGIN:
                 if verdict is Verdict.WAIT:
                     self._lines.put_back(answer)
                     return refused
-                refused.append(failed(answer, self.memory.refusal(answer.length), OutOfMemory.slug))
+                refused.append(failed(answer, self.memory.refusal(answer.cost), OutOfMemory.slug))
                 continue
-            self._groups[answer.request.lane].begin(answer)
+            try:
+                if answer.way.adapter is not None:
+                    self._adapters.load(answer.way.adapter, used=used)
+            except (ValueError, OSError, RuntimeError) as error:  # not for this model; gone since; damaged inside
+                refused.append(failed(answer, str(error), InvalidRequest.slug))
+                continue
+            self._groups.of(answer.request.lane, answer.way.plan).begin(answer)
         return refused
+
+    def _fits(self, answer: Answer, *, working: Working, used: Collection[str]) -> bool:
+        """Whether the adapter of *answer* can be loaded, and the draft model is free in its lane."""
+        if answer.way.adapter is not None and not self._adapters.fits(answer.way.adapter, used=used):
+            return False
+        if not answer.way.plan.draft_tokens:
+            return True
+        return not any(lane is answer.request.lane and plan.draft_tokens for lane, plan in working)
 
     def _recover(self, group: Group, error: Exception) -> list[Event]:
         """Begin anew after a step that raised: with what was in it, and no other lane's."""
-        caught, held = group.answers, sum(padded(one.answers) for one in self._groups.values())
-        self._groups[group.lane] = self._new_group(group.lane)
+        caught, held = group.answers, sum(padded(one.answers) for one in self._groups)
+        self._groups.renew(group)
         _rest()
-        if out_of_memory(error) and any(map(len, self._groups.values())) + len(caught) > 1:
+        if out_of_memory(error) and self._groups.busy + len(caught) > 1:
             self._with_fewer(caught, held)
             return []
         if len(caught) == 1:
@@ -199,8 +248,8 @@ class LmSession:
         return sum(len(rows) * max((len(row.cached) for row in rows.rows), default=0) for rows in self._all_rows)
 
     @property
-    def _all_rows(self) -> list[Rows]:
-        return [group.rows for group in self._groups.values()]
+    def _all_rows(self) -> list[Decoder]:
+        return [group.rows for group in self._groups]
 
     def _processors(self, answer: Answer) -> list[Processor]:
         """Return fresh logits processors for *answer*, which may have begun in another batch."""
@@ -218,26 +267,37 @@ class LmSession:
             made.append(self._grammars.processor(matcher, seen=len(answer.context)))
         return made
 
-    def _new_group(self, lane: Lane) -> Group:
+    def _new_group(self, lane: Lane, plan: Plan) -> Group:
         prompts = Prefill(
             self._model,
             prefixes=self._prefixes,
             pace=self._pace,
             alone=bool(self._unbatched),
             even=not on_cpu(),
+            space=plan.adapter,
+            kv=plan.kv,
+            step=DRAFTED_PIECE if plan.draft_tokens else STEP,
             clock=self._clock,
         )
-        # On a GPU copying the caches costs more than some rows that are computed in vain.
-        rows = Rows(self._model, slack=0.0 if on_cpu() else _SLACK)
         return Group(
             lane,
+            plan,
             prompts=prompts,
-            rows=rows,
+            rows=self._new_rows(plan),
             prefixes=self._prefixes,
             pace=self._pace,
             stops=self._stops,
             clock=self._clock,
         )
+
+    def _new_rows(self, plan: Plan) -> Decoder:
+        # On a GPU copying the caches costs more than some rows that are computed in vain.
+        slack = 0.0 if on_cpu() else _SLACK
+        if plan.draft_tokens and self._draft is not None:
+            return Speculation(self._model, self._draft, plan, vocabulary=self._limits.vocabulary)
+        if plan.kv is not None:
+            return QuantisingRows(self._model, plan.kv, slack=slack)
+        return Rows(self._model, slack=slack)
 
 
 def _hopeless(answer: Answer, error: Exception) -> Event:

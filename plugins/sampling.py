@@ -40,11 +40,20 @@ class Stream:
 
     def next(self) -> Any:
         """Return a key that is used once."""
+        key = self.ahead(0)
+        self.skip(1)
+        return key
+
+    def ahead(self, tokens: int) -> Any:
+        """Return the key of the draw so many *tokens* after the next one."""
         import mlx.core as mx
 
-        digest = hashlib.blake2b(b"%d %d" % (self._seed, self._at), digest_size=8).digest()
-        self._at += 1
+        digest = hashlib.blake2b(b"%d %d" % (self._seed, self._at + tokens), digest_size=8).digest()
         return mx.random.key(int.from_bytes(digest))
+
+    def skip(self, tokens: int) -> None:
+        """Go on so many *tokens* later."""
+        self._at += tokens
 
 
 class Drawing:

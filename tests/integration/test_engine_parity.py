@@ -8,7 +8,7 @@ import pytest
 from fakes_models import drain
 
 from daemon.models.references import DEMO_MODELS
-from plugins import mlx_process
+from plugins import lm_prefix_disk, mlx_process
 from plugins.lm import LmRuntime
 from plugins.lm_rows import Rows
 
@@ -62,7 +62,7 @@ def test_joins_leaves_and_pauses_change_no_token(session, alone, seed):
     """Mixed lengths, three lanes, cancellations, requests that come at any step: each answer is mlx-lm's own."""
     chance = random.Random(f"parity-{seed}")
     # As on a GPU, where rows that have left stay in the batch for a while.
-    for group in session._groups.values():
+    for group in session._groups:
         group.rows = Rows(session._model, slack=(seed % 2) / 2)
     memos = _memos(24, seed)
     limits = [chance.choice([3, 20, 60]) for _ in memos]
@@ -117,6 +117,31 @@ def test_a_conversation_goes_on_from_its_cache(session):
     assert second["text"] == cold["text"]
     assert cold["cached_tokens"] == 0
     assert second["cached_tokens"] >= first["prompt_tokens"]
+
+
+def _restarted(folder, prompts, monkeypatch):
+    """Answer *prompts* one after the other in a session that knows only what is in *folder*."""
+    monkeypatch.setenv(lm_prefix_disk.FOLDER, str(folder))
+    monkeypatch.setenv(lm_prefix_disk.BYTES, str(10**8))
+    session = LmRuntime().load(DEMO_MODELS / "lm", {"batch": 6})
+    results = []
+    for prompt in prompts:
+        session.submit("one", {"prompt": prompt, "max_tokens": 60})
+        results.append(drain(session)["one"][-1][1])
+    session.close()
+    return results
+
+
+def test_a_beginning_from_the_disk_changes_no_token(alone, tmp_path, monkeypatch):
+    """What two jobs began with is there after a restart, is not computed again, and every answer stays the same."""
+    beginning = " ".join(_memos(6, 99))
+    prompts = [f"{beginning} {end}" for end in _memos(4, 101)]
+    before = _restarted(tmp_path / "prefixes", prompts[:2], monkeypatch)
+    after = _restarted(tmp_path / "prefixes", prompts[2:], monkeypatch)
+
+    assert [result["text"] for result in before + after] == [alone(prompt) for prompt in prompts]
+    assert before[0]["cached_tokens"] == 0
+    assert min(result["cached_tokens"] for result in [before[1], *after]) > 100
 
 
 def test_probabilities_are_told_to_those_who_ask(session):

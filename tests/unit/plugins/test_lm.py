@@ -269,7 +269,7 @@ def test_a_person_overtakes_a_full_batch(session):
         session.submit(f"batch{number}", {"prompt": "the cat", "max_tokens": 40, "lane": "batch"})
     for _ in range(3):
         list(session.step())
-    paused = [row.cached[:] for row in session._groups[Lane.BATCH].rows.rows]
+    paused = [row.cached[:] for row in session._groups.of(Lane.BATCH).rows.rows]
     session.submit("person", {"prompt": "the dog", "max_tokens": 3, "lane": "interactive"})
     told = {}
     for _ in range(4):
@@ -278,7 +278,7 @@ def test_a_person_overtakes_a_full_batch(session):
 
     assert [name for name, events in told.items() if events[-1][0] == "done"] == ["person"]
     assert len(paused) == 4
-    assert [row.cached for row in session._groups[Lane.BATCH].rows.rows] == paused
+    assert [row.cached for row in session._groups.of(Lane.BATCH).rows.rows] == paused
     rest = drain(session)
     assert {rest[f"batch{number}"][-1][1]["text"] for number in range(5)} == {right}
 
@@ -290,7 +290,7 @@ def test_a_busy_lane_leaves_a_share_to_the_others(session):
     steps = 0
     told = []
     while not any(name == "batch" and kind == "done" for name, kind, _ in told):
-        if not session._groups[Lane.INTERACTIVE].answers:
+        if not session._groups.of(Lane.INTERACTIVE).answers:
             session.submit(f"person{steps}", {"prompt": "the dog", "max_tokens": 10, "lane": "interactive"})
         told += session.step()
         steps += 1
@@ -305,10 +305,10 @@ def test_caches_are_bounded(session):
         session.submit(str(number), {"prompt": "the cat", "max_tokens": 40})
     session.submit("long", {"prompt": "the cat", "max_tokens": 300, "stop": "e"})
     list(session.step())
-    assert len(session._groups[Lane.NORMAL].answers) == 1
+    assert len(session._groups.of(Lane.NORMAL).answers) == 1
     session.memory.tokens = 200
     list(session.step())
-    assert len(session._groups[Lane.NORMAL].answers) == 3
+    assert len(session._groups.of(Lane.NORMAL).answers) == 3
     told = drain(session)
     assert sorted(told) == ["0", "1", "2", "long"]
     assert cache_tokens({}, element=4) > cache_tokens(_LARGE, element=2) == 8192
