@@ -6,6 +6,7 @@ Options: ``dtype`` (auto, keep, float32, float16, bfloat16), ``context`` (tokens
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -37,6 +38,7 @@ class LmRuntime:
         import mlx_lm
         from mlx_lm.utils import dequantize_model
 
+        from plugins.lm_prefix_disk import place
         from plugins.lm_session import LmSession
         from plugins.mlx_process import on_cpu
         from plugins.precision import settle
@@ -57,6 +59,7 @@ class LmRuntime:
             cache_tokens=tokens,
             token_bytes=kv_bytes_per_token(text_config(config), element),
             prefix_bytes=kept_bytes(tokens * kv_bytes_per_token(text_config(config), element)),
+            prefix_place=place(os.environ, model, _computing(net, options)),
             about=_about(config),
         )
 
@@ -75,6 +78,22 @@ def limits_of(config: Mapping[str, Any], tokenizer: Any, options: Mapping[str, A
 def cache_tokens(config: Mapping[str, Any], *, element: int) -> int:
     """Return the tokens that may be in all caches together; *element* is the bytes of one number."""
     return max(CONTEXT, CACHE_BYTES // max(1, kv_bytes_per_token(text_config(config), element)))
+
+
+def _computing(net: Any, options: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what caches depend on besides the model's files."""
+    from importlib.metadata import version
+
+    import mlx.core as mx
+    from mlx.utils import tree_flatten
+
+    weights: Any = tree_flatten(net.parameters())
+    return {
+        "options": {key: options[key] for key in options if key not in {"batch", "context"}},
+        "dtype": sorted({str(weight.dtype) for _, weight in weights}),
+        "device": str(mx.default_device()),
+        "versions": [version("mlx"), version("mlx-lm")],
+    }
 
 
 def _about(config: Mapping[str, Any]) -> dict[str, Any]:

@@ -57,6 +57,13 @@ class Pace:
             size //= 2
         return min(size, self._most)
 
+    def seconds(self, tokens: int) -> float | None:
+        """Return how long computing so many *tokens* alone will take; None while nothing is known."""
+        if not self._took:
+            return None
+        fixed, each = self._line()
+        return fixed * -(-tokens // self.piece(others=False)) + each * tokens
+
     def _line(self) -> tuple[float, float]:
         """Return what each piece costs, in seconds, and what each token adds: a straight line through the sizes."""
         points = [(size, min(seconds)) for size, seconds in self._took.items()]

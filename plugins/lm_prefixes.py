@@ -3,7 +3,8 @@
 Found are a system prompt that many prompts begin with, the template of a folder of prompts, and the conversation
 that an answer continues. What was computed in another way (with another adapter, with quantised caches) is in another
 *space*: nothing is found across spaces. mlx-lm's own LRUPromptCache is not used: it forgets by age and not by use, and
-cannot say beforehand that two prompts which wait will share a prefix.
+cannot say beforehand that two prompts which wait will share a prefix. What was of use goes to the disk, too
+(`plugins.lm_prefix_disk`), from where the next runner takes it.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 from plugins import lm_caches
 from plugins.lm_caches import Cache
@@ -22,19 +23,32 @@ WORTH: Final = 32
 _RECENT: Final = 64
 
 
+class Keeper(Protocol):
+    """Where prefixes that were of use are kept for longer (`plugins.lm_prefix_disk`)."""
+
+    def find(self, tokens: Any, space: str, *, more_than: int) -> Any:
+        """Return the way to *more_than* so many of the first *tokens*, or None."""
+
+    def offer(self, tokens: Any, cache: Cache, space: str) -> None:
+        """Take a prefix that was used again; *cache* does not change any more."""
+
+
 @dataclass(eq=False)
 class _Entry:
     tokens: Any
     cache: Cache
     size: int
     space: str = ""
+    #: How many of its first tokens were of use again; 0: it never was.
+    used: int = 0
 
 
 class Prefixes:
-    """At most *limit* bytes of caches."""
+    """At most *limit* bytes of caches; *keeper* gets those that were used again."""
 
-    def __init__(self, limit: int) -> None:
-        self._limit = limit
+    def __init__(self, limit: int, *, keeper: Keeper | None = None) -> None:
+        self.limit = limit
+        self._keeper = keeper
         #: The least recently used first.
         self._entries: list[_Entry] = []
         self._recent: deque[tuple[str, Any]] = deque(maxlen=_RECENT)
@@ -72,32 +86,43 @@ class Prefixes:
             return [], 0
         self._entries.remove(best)
         self._entries.append(best)
-        cache = lm_caches.copied(best.cache)
-        if length < len(best.tokens):
-            lm_caches.trim(cache, len(best.tokens) - length)
-        return cache, length
+        best.used = max(best.used, length)
+        self._offer(best)
+        return _cut(best, length), length
 
-    def keep(self, tokens: Sequence[int], cache: Cache, space: str = "") -> None:
-        """Keep *cache*, which holds *tokens* and is nobody else's."""
+    def stored(self, tokens: Sequence[int], space: str, *, more_than: int) -> Any:
+        """Return the way to a longer beginning of *tokens* on the disk (`plugins.lm_prefix_disk.Loading`), or None."""
+        return None if self._keeper is None else self._keeper.find(array(tokens), space, more_than=more_than)
+
+    def keep(self, tokens: Sequence[int], cache: Cache, space: str = "", *, used: int = 0) -> None:
+        """Keep *cache*, which holds *tokens* and is nobody else's; *used* tokens of it were of use before."""
         own, size = array(tokens), lm_caches.size(cache)
-        if len(own) < WORTH or size > self._limit:
+        if len(own) < WORTH or size > self.limit:
             return
         trimmable = lm_caches.trimmable(cache)
+        made = _Entry(own, cache, size, space, used)
         for entry in self._in(space):
             # A longer one serves for its own beginnings too, where tokens can be taken off its end.
             if common(own, entry.tokens) == len(entry.tokens) and (trimmable or len(entry.tokens) == len(own)):
+                # A conversation that was continued before will be continued again: all of it is of use.
+                made.used = len(own) if entry.used == len(entry.tokens) else max(made.used, entry.used)
                 self._drop(entry)
-        self._entries.append(_Entry(own, cache, size, space))
+        self._entries.append(made)
         self.size += size
         self.changes += 1
-        while self.size > self._limit:
-            self._drop(self._entries[0])
+        self.shrink(self.limit)
+        if made.used and made in self._entries:
+            self._offer(made)
+
+    def shrink(self, size: int) -> None:
+        """Give back what is more than *size* bytes: first what was never of use, then the least recently used."""
+        while self.size > size:
+            self._drop(next((entry for entry in self._entries[:-1] if not entry.used), self._entries[0]))
 
     def allow(self, limit: int) -> None:
         """Keep at most *limit* bytes from now on."""
         self.limit = limit
-        while self.size > self.limit:
-            self._drop(self._entries[0])
+        self.shrink(limit)
 
     def clear(self) -> None:
         """Give everything back."""
@@ -107,9 +132,21 @@ class Prefixes:
     def _in(self, space: str) -> list[_Entry]:
         return [entry for entry in self._entries if entry.space == space]
 
+    def _offer(self, entry: _Entry) -> None:
+        if self._keeper is not None:
+            self._keeper.offer(entry.tokens[: entry.used], _cut(entry, entry.used), entry.space)
+
     def _drop(self, entry: _Entry) -> None:
         self._entries.remove(entry)
         self.size -= entry.size
+
+
+def _cut(entry: _Entry, length: int) -> Cache:
+    """Return a copy of the cache of *entry* with its first *length* tokens."""
+    cache = lm_caches.copied(entry.cache)
+    if length < len(entry.tokens):
+        lm_caches.trim(cache, len(entry.tokens) - length)
+    return cache
 
 
 def array(tokens: Sequence[int]) -> Any:
