@@ -29,7 +29,7 @@ from daemon.config.lanes import LaneConfig
 from daemon.config.notify import NotifyConfig
 from daemon.config.schedules import ScheduleConfig
 from daemon.config.shortcuts import ShortcutConfig
-from daemon.config.units import Budget, KeepAlive, Seconds, Size, budget_bytes, keep_alive, physical_memory
+from daemon.config.units import Budget, KeepAlive, Percentage, Seconds, Size, budget_bytes, keep_alive, physical_memory
 from daemon.paths import Home
 from jobs.errors import ConfigError
 from jobs.model import Frozen, Lane
@@ -51,6 +51,23 @@ class MemoryConfig(Frozen):
 
     #: For all resident models together: a share of the physical memory ("60%") or a size ("12GB").
     budget: Budget = "60%"
+    #: Share of the budget above which caches are trimmed and the batch lane begins nothing new.
+    warn: Percentage = "100%"
+    #: Share of the budget above which idle models are unloaded and the batch lane's jobs step aside.
+    critical: Percentage = "115%"
+    #: Whether macOS is told to keep models' memory from being paged out. Has ended in kernel panics.
+    wired: Switch = False
+
+    @model_validator(mode="after")
+    def _in_order(self) -> Self:
+        if self.marks(100)[0] > self.marks(100)[1]:
+            raise ValueError(f"warn ({self.warn}) must not be above critical ({self.critical})")
+        return self
+
+    def marks(self, total: int | None = None) -> tuple[int, int]:
+        """Return the bytes at `warn` and at `critical`, as `budget_bytes` does."""
+        budget = self.budget_bytes(total)
+        return int(budget * float(self.warn[:-1]) / 100), int(budget * float(self.critical[:-1]) / 100)
 
     def budget_bytes(self, total: int | None = None) -> int:
         """Return the budget in bytes on a machine with *total* bytes of memory (default: this one)."""

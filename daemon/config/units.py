@@ -100,6 +100,19 @@ def budget_bytes(value: str | int, *, total: int) -> int:
     return value if isinstance(value, int) else int(total * float(value.removesuffix("%")) / 100)
 
 
+def percentage(value: Any) -> str:
+    """Return *value* if it is a share, as text such as ``"115%"``.
+
+    Raises:
+        ValueError: it is none, or not above 0 and at most 1000.
+
+    """
+    match = _PERCENT.fullmatch(value.strip()) if isinstance(value, str) else None
+    if match is None or not 0 < float(match[1]) <= 1000:  # noqa: PLR2004 - per cent
+        raise ValueError('a share such as "115%"')
+    return f"{match[1]}%"
+
+
 def physical_memory() -> int:
     """Return the machine's memory in bytes (macOS and Linux both know these names; psutil would cost an import)."""
     return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
@@ -109,3 +122,4 @@ Seconds = Annotated[float, BeforeValidator(seconds)]
 KeepAlive = Annotated[float, BeforeValidator(keep_alive)]
 Size = Annotated[int, BeforeValidator(size)]
 Budget = Annotated[str | int, BeforeValidator(budget)]
+Percentage = Annotated[str, BeforeValidator(percentage)]

@@ -24,6 +24,8 @@ from pydantic import BaseModel, Field, ValidationError
 
 log = logging.getLogger(__name__)
 
+#: Name of the file in the state folder.
+LEARNED: Final = "learned-memory.json"
 #: Growth of a ceiling each hour.
 HOURLY: Final = 1.1
 #: Share of what a runner occupied when memory ran out that is tried next.

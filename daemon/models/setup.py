@@ -9,9 +9,12 @@ from typing import Any
 from daemon.config.model import Config
 from daemon.models.engine import Engine
 from daemon.models.launch import Launch, PluginPlace
+from daemon.models.learned import LEARNED, Learned
 from daemon.models.leases import EngineLike
 from daemon.models.references import ModelResolver, ResolvedModel
 from daemon.models.scheduler import ModelScheduler
+from daemon.models.sizes import Sizes
+from daemon.models.watermarks import Marks
 from daemon.paths import Home
 from jobs.errors import MlxdError
 from plugins.manager import PluginManager
@@ -19,8 +22,22 @@ from plugins.manager import PluginManager
 
 def scheduler(home: Home, config: Callable[[], Config], plugins: PluginManager) -> ModelScheduler:
     """Return the scheduler that keeps the models of *config* resident; its runners load the same plugins."""
-    spawn = partial(_engine, home, config, plugin_place(home, config()))
-    return ModelScheduler(runtimes=lambda: plugins.runtimes, spawn=spawn, **scheduler_settings(config()))
+    learned = Learned(home.state / LEARNED)
+    spawn = partial(_engine, home, config, plugin_place(home, config()), learned)
+    return ModelScheduler(
+        runtimes=lambda: plugins.runtimes,
+        spawn=spawn,
+        sizes=Sizes(lambda: plugins.runtimes, learned=learned),
+        learned=learned,
+        marks=lambda: marks_of(config()),
+        **scheduler_settings(config()),
+    )
+
+
+def marks_of(config: Config) -> Marks:
+    """Return the watermarks of memory."""
+    soft, hard = config.memory.marks()
+    return Marks(soft=soft, hard=hard)
 
 
 def plugin_place(home: Home, config: Config) -> PluginPlace:
@@ -60,6 +77,7 @@ def _engine(
     home: Home,
     config: Callable[[], Config],
     place: PluginPlace,
+    learned: Learned,
     model: ResolvedModel,
     *,
     on_exit: Callable[[], None],
@@ -78,6 +96,8 @@ def _engine(
         log=home.logs / f"runner-{_file_name(model.ref)}.log",
         env=settings.env,
         memory_limit=config().memory.budget_bytes(),
+        wired=config().memory.wired,
+        forgiving=learned.forgiving(model.key),
     )
     return Engine(launch, on_exit=lambda _: on_exit(), on_memory=on_memory)
 
