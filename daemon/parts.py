@@ -210,7 +210,9 @@ def _ground(home: Home, config: Settings) -> _Ground:
         readings=Readings(platform_reader()),
         clock=utcnow,
         held_back=lambda job: hub.publish(job.id, STATE, public_job(job)),
+        memory=models,
     )
+    models.on_strain = lambda _strain: gate.nudge()
     world = World(
         ledger=ledger,
         hub=hub,

@@ -315,7 +315,7 @@ class Service:
             problems += self._schedules.problems() if self._schedules else []
         except LedgerUnavailable as error:
             counts, problems = {}, [*problems, error.message]
-        models = self._models.status()
+        models, strain = self._models.status(), self._models.strain
         return Health(
             status=Condition.DRAINING if self._draining else Condition.DEGRADED if any(problems) else Condition.OK,
             version=importlib.metadata.version("mlxd"),
@@ -328,6 +328,9 @@ class Service:
                 budget_bytes=self._config().memory.budget_bytes(),
                 used_bytes=sum(model.memory_bytes or model.estimate_bytes or 0 for model in models if model.pid),
                 daemon_bytes=footprint(),
+                level=strain.level.name.lower(),
+                reason=strain.reason or None,
+                footprint_bytes=strain.footprint if any(model.pid for model in models) else 0,
             ),
             lanes=tuple(self._lanes.status() if self._lanes else ()),
             problems=tuple(dict.fromkeys(problem for problem in problems if problem)),

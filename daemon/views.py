@@ -233,6 +233,13 @@ class MemoryStatus(Frozen):
     used_bytes: int | None = None
     #: The daemon's own resident set.
     daemon_bytes: int | None = None
+    #: How short memory is: "normal", "warn" (caches trimmed, the batch lane begins nothing) or "critical" (idle models
+    #: unloaded, the batch lane steps aside).
+    level: str = "normal"
+    #: Why it is not normal.
+    reason: str | None = None
+    #: What the runners really occupied together when it was last looked at; nobody looks while nothing is loaded.
+    footprint_bytes: int | None = None
 
 
 class Health(Frozen):

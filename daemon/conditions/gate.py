@@ -18,6 +18,7 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Callable, Collection, Mapping
+from dataclasses import replace
 from datetime import datetime, timedelta, tzinfo
 from typing import Final, Protocol
 
@@ -37,6 +38,8 @@ LOOK_EVERY: Final = timedelta(seconds=30)
 CLOCK_EVERY: Final = timedelta(minutes=5)
 #: Seconds; a sleep may end a moment early by the clock on the wall.
 _SHORTEST: Final = 0.05
+#: What a lane is that the configuration does not name.
+_PLAIN: Final = LaneConfig()
 #: More jobs than this never wait.
 _MOST: Final = 100_000
 
@@ -61,8 +64,33 @@ class Running(Protocol):
         """Ask the running jobs of *lane* to go back into the queue; return how many."""
 
 
+class Memory(Protocol):
+    """What the gate needs to know of the machine's memory; whoever knows it calls `Gate.nudge` when that changes."""
+
+    def holds(self, lane: Lane) -> str | None:
+        """Return why no job of *lane* should begin now, None if it may."""
+
+    def stops(self, lane: Lane) -> bool:
+        """Tell whether running jobs of *lane* have to step aside."""
+
+
+class Plenty:
+    """Memory that is never short."""
+
+    def holds(self, lane: Lane) -> str | None:  # noqa: ARG002 - see `Memory`
+        """Hold nothing."""
+        return None
+
+    def stops(self, lane: Lane) -> bool:  # noqa: ARG002 - see `Memory`
+        """Stop nothing."""
+        return False
+
+
 class Gate:
-    """*lanes* is what the configuration says now; *held_back* hears of each job whose hint was dropped."""
+    """*lanes* is what the configuration says now; *held_back* hears of each job whose hint was dropped.
+
+    Besides what a lane's conditions say, *memory* may hold its jobs back or let them step aside.
+    """
 
     def __init__(
         self,
@@ -73,8 +101,10 @@ class Gate:
         clock: Callable[[], datetime],
         held_back: Callable[[Job], None],
         zone: tzinfo | None = None,
+        memory: Memory | None = None,
     ) -> None:
         self._lanes = lanes
+        self._memory = memory or Plenty()
         self._ledger = ledger
         self._readings = readings
         self._clock = clock
@@ -127,6 +157,8 @@ class Gate:
     def must_stop(self, job: Job) -> bool:
         """Tell whether the job that just began must stop again, and have an eye on it if it may have to later."""
         lane = self._conditional().get(job.lane)
+        if self._memory.stops(job.lane):
+            return True
         if lane is None or not lane.stop:
             return False
         with self._news:
@@ -166,7 +198,9 @@ class Gate:
     # Deciding.
 
     def _conditional(self) -> dict[Lane, LaneConfig]:
-        return {lane: config for lane, config in self._lanes().items() if config.conditional}
+        lanes = self._lanes()
+        named = {lane: lanes.get(lane, _PLAIN) for lane in Lane}
+        return {lane: config for lane, config in named.items() if config.conditional or self._memory.holds(lane)}
 
     def _closed(self, lane: Lane, conditional: Mapping[Lane, LaneConfig]) -> bool:
         with self._news:
@@ -181,6 +215,8 @@ class Gate:
 
     def _judge(self, lane: Lane, config: LaneConfig, *, anew: bool = False) -> Verdict:
         verdict = judge(config, self._readings(needs(config), anew=anew), self._clock(), self._zone)
+        if (short := self._memory.holds(lane)) is not None:
+            verdict = replace(verdict, reasons=(*verdict.reasons, short), until=None)
         unread = frozenset(fact.value for fact in verdict.unread)
         with self._news:
             news = unread - self._unread.get(lane, frozenset())
@@ -220,6 +256,9 @@ class Gate:
     def _turn(self) -> float | None:
         """Look once at every lane that is held or watched; return how long to sleep, in seconds; None: until woken."""
         conditional = self._conditional()
+        for lane in Lane:
+            if self._memory.stops(lane):
+                self._step_aside(lane, self._memory.holds(lane))
         for lane in self._snapshot(self._watched):
             self._look_at_running(lane, conditional.get(lane))
         for lane in self._snapshot(self._held):
@@ -279,6 +318,9 @@ class Gate:
         if not verdict.open:
             with self._news:
                 self._hold(lane, verdict)
-            if count := runs.step_aside(lane):
-                context = {"action": "lane_stopped", "lane": lane.value, "reason": verdict.reason, "jobs": count}
-                log.info("Running jobs step aside.", extra=context)
+            self._step_aside(lane, verdict.reason)
+
+    def _step_aside(self, lane: Lane, reason: str | None) -> None:
+        if self._runs is not None and (count := self._runs.step_aside(lane)):
+            context = {"action": "lane_stopped", "lane": lane.value, "reason": reason, "jobs": count}
+            log.info("Running jobs step aside.", extra=context)

@@ -100,6 +100,8 @@ def _guarded(name: str, check: _Check, patient: Patient) -> list[Finding]:
 def _memory(patient: Patient) -> Iterator[Finding]:
     config = patient.config
     yield from fitness.memory(patient.machine, config.memory.budget_bytes if isinstance(config, Config) else None)
+    if isinstance(patient.health, Health):
+        yield from fitness.strain(patient.health.memory)
 
 
 def _home(patient: Patient) -> Iterator[Finding]:

@@ -8,6 +8,7 @@ from typing import Final
 
 from daemon.health.findings import Finding, note, ok, problem
 from daemon.health.machine import Machine
+from daemon.views import MemoryStatus
 
 _GB: Final = 10**9
 _LITTLE_MEMORY: Final = 8 * _GB
@@ -75,6 +76,16 @@ def memory(machine: Machine, budget: Callable[[int], int] | None) -> Iterator[Fi
         yield note("memory", message, "Only small models fit; quantised ones below 3 GB are a good start.")
     else:
         yield ok("memory", message)
+
+
+def strain(memory: MemoryStatus) -> Iterator[Finding]:
+    """Say that memory is short, as the running daemon sees it."""
+    if memory.level == "warn":
+        advice = "Close what is not needed; mlxd has trimmed its caches and begins no more jobs of the batch lane."
+        yield note("memory", f"Memory is short: {memory.reason}.", advice)
+    elif memory.level == "critical":
+        advice = "Close what is not needed, or lower memory.budget; mlxd has unloaded what was idle, and batch jobs wait."
+        yield problem("memory", f"Memory is very short: {memory.reason}.", advice)
 
 
 def disk(machine: Machine, folder: Path) -> Iterator[Finding]:

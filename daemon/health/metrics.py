@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Final
 
 from daemon.views import Health, Residency
 from jobs.model import State
+
+_LEVELS: Final = {"normal": 0, "warn": 1, "critical": 2}
 
 
 def render(health: Health, *, followers: int) -> str:
@@ -39,12 +42,19 @@ def _lines(health: Health, followers: int) -> Iterator[str]:
     yield from _family(
         "mlxd_memory_bytes",
         "gauge",
-        "The budget for models, what they use, and the daemon's own resident set.",
+        "The budget for models, what they use without caches, the daemon's own resident set, the runners' footprint.",
         [
             ({"kind": "budget"}, memory.budget_bytes or 0),
             ({"kind": "used"}, memory.used_bytes or 0),
             ({"kind": "daemon"}, memory.daemon_bytes or 0),
+            ({"kind": "footprint"}, memory.footprint_bytes or 0),
         ],
+    )
+    yield from _family(
+        "mlxd_memory_level",
+        "gauge",
+        "How short memory is: 0 normal, 1 warn, 2 critical.",
+        [({}, _LEVELS.get(memory.level, 0))],
     )
     yield from _family("mlxd_problems", "gauge", "Things that need a person.", [({}, len(health.problems))])
     yield from _family("mlxd_event_followers", "gauge", "Clients that follow live events.", [({}, followers)])

@@ -33,12 +33,19 @@ def status(session: Session, /, *, as_json: bool) -> int:
             "jobs": ", ".join(f"{count} {state}" for state, count in health["counts"].items() if count) or "none",
             "resident": [model["ref"] for model in health["models"] if model["pid"]] or "no model",
             "memory": f"{size(memory['used_bytes'] or 0)} of {size(memory['budget_bytes'])} for models, "
-            f"{size(memory['daemon_bytes'])} for itself",
+            f"{size(memory['daemon_bytes'])} for itself{_short(memory)}",
             "lanes": [_lane(lane) for lane in health.get("lanes", ())],
             "problems": "; ".join(health["problems"]),
         }
     )
     return Exit.OK
+
+
+def _short(memory: dict[str, Any]) -> str:
+    """Say that memory is short, and why."""
+    if memory.get("level", "normal") == "normal":
+        return ""
+    return f"; {memory['level']}: {memory['reason']}"
 
 
 def _lane(lane: dict[str, Any]) -> str:
