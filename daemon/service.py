@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib.metadata
 import os
 import time
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final, Protocol
 
@@ -36,7 +36,7 @@ from daemon.views import (
     TaskInfo,
     public_job,
 )
-from jobs.errors import LedgerUnavailable, QueueFull, StorageUnavailable, Unavailable
+from jobs.errors import LedgerUnavailable, MlxdError, QueueFull, StorageUnavailable, Unavailable
 from jobs.ledger import Ledger
 from jobs.model import ErrorInfo, Job, Lane, NewJob, Source, State
 from jobs.room import Room
@@ -148,14 +148,37 @@ class Service:
             QueueFull, LedgerUnavailable: nothing was accepted.
 
         """
-        if self._draining:
-            raise QueueFull("mlxd is stopping; submit again when it is back.", retry_after=5)
+        self._require_open()
         # Validated with the configuration's defaults under it, kept without: a job says what its submitter said.
         self.validate(new.task, new.params)
         job, created = self._ledger.add(new, limit=self._config().queue.limit, seen=seen)
         if created:
             self.announce(job)
         return job, created
+
+    def submit_all(self, news: Sequence[NewJob]) -> list[tuple[Job, bool] | MlxdError]:
+        """Do what `submit` does for each of *news*, with one sync of the disk; return what it would return or raise."""
+        refused = [self._refusal(new) for new in news]
+        sound = [new for new, error in zip(news, refused, strict=True) if error is None]
+        told = iter(self._ledger.add_all(sound, limit=self._config().queue.limit) if sound else ())
+        outcomes = [next(told) if error is None else error for error in refused]
+        for outcome in outcomes:
+            if not isinstance(outcome, MlxdError) and outcome[1]:
+                self.announce(outcome[0])
+        return outcomes
+
+    def _refusal(self, new: NewJob) -> MlxdError | None:
+        """Return why *new* cannot be accepted whatever the ledger says, None if it can."""
+        try:
+            self._require_open()
+            self.validate(new.task, new.params)
+        except MlxdError as error:
+            return error
+        return None
+
+    def _require_open(self) -> None:
+        if self._draining:
+            raise QueueFull("mlxd is stopping; submit again when it is back.", retry_after=5)
 
     def validate(self, task: str, params: Mapping[str, Any]) -> None:
         """Raise `UnknownTask` or `InvalidParams` if no such job can be made; the configuration's defaults count."""

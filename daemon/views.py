@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Callable, Collection, Sequence
 from enum import StrEnum
 from pathlib import Path
 from typing import Any, Protocol
@@ -12,6 +12,7 @@ from pydantic import AwareDatetime, Field
 from daemon.events import Hub
 from daemon.health.findings import Finding
 from daemon.schedules.views import SchedulesFacade
+from jobs.errors import MlxdError
 from jobs.model import After, Frozen, Job, Lane, NewJob, State
 
 
@@ -299,6 +300,10 @@ class ServiceFacade(Protocol):
     def submit(self, new: NewJob) -> tuple[Job, bool]:
         """Validate and write down *new*; False means the idempotency key was known and this is the job it gave."""
 
+    def submit_all(self, news: Sequence[NewJob]) -> list[tuple[Job, bool] | MlxdError]:
+        """Do what `submit` does for each of *news*; return what it would return or raise."""
+        return [_tried(self.submit, new) for new in news]
+
     def get(self, job_id: str) -> Job:
         """Return a job by its id or a unique beginning of it."""
 
@@ -374,6 +379,13 @@ class ServiceFacade(Protocol):
 
     def shutdown(self) -> None:
         """Begin to drain and stop; return at once."""
+
+
+def _tried(submit: Callable[[NewJob], tuple[Job, bool]], new: NewJob) -> tuple[Job, bool] | MlxdError:
+    try:
+        return submit(new)
+    except MlxdError as error:
+        return error
 
 
 def public_job(job: Job) -> dict[str, Any]:

@@ -20,7 +20,9 @@ from starlette.routing import Match
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from daemon.api import routes_admin, routes_folders, routes_jobs, routes_schedules
+from daemon.api.gathering import Gathering
 from daemon.api.problems import PROBLEM, encode, headers_for, problem, problem_of, status_of
+from daemon.api.quick import SMALL, QuickSubmit
 from daemon.views import ServiceFacade
 from jobs.errors import InvalidRequest, MlxdError
 
@@ -75,6 +77,10 @@ def create_app(service: ServiceFacade, *, max_body: int = MAX_BODY) -> FastAPI:
     app.add_exception_handler(MlxdError, _on_mlxd_error)
     app.add_exception_handler(RequestValidationError, _on_validation_error)
     app.add_exception_handler(HTTPException, _on_http_error)
+    app.state.gathering = Gathering(service.submit_all)
+    app.add_middleware(
+        QuickSubmit, gathering=app.state.gathering, refuse=_on_mlxd_error, most=min(SMALL, max_body)
+    )
     app.add_middleware(Guard, max_body=max_body)
     return app
 
@@ -133,6 +139,7 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     # Loading a model takes minutes: such requests have threads of their own, so that they do not hold up the others.
     app.state.slow = anyio.CapacityLimiter(_THREADS // 2)
     yield
+    app.state.gathering.close()
 
 
 def _declared() -> dict[int | str, dict[str, Any]]:

@@ -88,10 +88,15 @@ async def submit(
     if idempotency_key is not None and job_spec.idempotency_key is None:
         job_spec = job_spec.model_copy(update={"idempotency_key": idempotency_key})
     job, created = await run_in_threadpool(service.submit, job_spec)
-    reach("api.accepted")
-    response.status_code = _CREATED if created else _OK
-    response.headers["Location"] = f"/v1/jobs/{job.id}"
+    response.status_code, headers = accepted(job, created=created)
+    response.headers.update(headers)
     return job if wait is None else await _settled(service, job, wait)
+
+
+def accepted(job: Job, *, created: bool) -> tuple[int, dict[str, str]]:
+    """Return the status and the headers that tell of a submission that is written down."""
+    reach("api.accepted")
+    return _CREATED if created else _OK, {"Location": f"/v1/jobs/{job.id}"}
 
 
 @router.get("/jobs")
