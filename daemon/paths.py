@@ -51,6 +51,11 @@ class Home:
         return self.state / "queue.sqlite3"
 
     @property
+    def prefixes(self) -> Path:
+        """Return the folder of the beginnings of prompts that runners keep; it may be deleted at any time."""
+        return self.cache / "prefixes"
+
+    @property
     def lock(self) -> Path:
         """Return the path of the lock that makes a second instance stop."""
         return self.state / "mlxd.lock"

@@ -19,12 +19,9 @@ from plugins import lm_caches, lm_prefix_disk_state
 from plugins.fingerprint import fingerprint
 from plugins.lm_caches import Cache
 from plugins.lm_prefix_disk_file import Plan, Stored, look
-from plugins.lm_prefix_disk_folder import PrefixFolder
+from plugins.lm_prefix_disk_folder import BYTES, FOLDER, PrefixFolder
 from plugins.lm_prefix_disk_writer import Writer
 
-#: Environment variables of a runner: the folder, and the most bytes in it.
-FOLDER: Final = "MLXD_PREFIX_FOLDER"
-BYTES: Final = "MLXD_PREFIX_BYTES"
 #: Tokens; computing fewer is quicker than reading them.
 WORTH: Final = 64
 #: A longer one is written anew when it has this part more than what is there: so a conversation is not written

@@ -18,6 +18,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO, Final, NamedTuple
 
+#: Environment variables of a runner: the folder, and the most bytes in it.
+FOLDER: Final = "MLXD_PREFIX_FOLDER"
+BYTES: Final = "MLXD_PREFIX_BYTES"
 #: Most files in all: looking through them must stay quick.
 MOST_FILES: Final = 1024
 #: Bytes of the disk that are left to others.

@@ -142,6 +142,8 @@ class RunnerConfig(Frozen):
     max_crashes: Count = 3
     #: Environment variables for runners.
     env: dict[str, str] = Field(default_factory=dict)
+    #: Most bytes of beginnings of prompts on the disk, of all models together; 0 keeps none.
+    prefix_cache: Size = 4_000_000_000
 
 
 def _all_or_none(value: Any) -> Any:

@@ -25,6 +25,7 @@ from daemon.paths import Home
 from daemon.views import Condition, FolderStatus, Health, PluginStatus
 from jobs.errors import MlxdError
 from launchd.contract import ServiceStatus, Standing
+from plugins.lm_prefix_disk_folder import PrefixFolder
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -102,6 +103,11 @@ def _memory(patient: Patient) -> Iterator[Finding]:
     yield from fitness.memory(patient.machine, config.memory.budget_bytes if isinstance(config, Config) else None)
     if isinstance(patient.health, Health):
         yield from fitness.strain(patient.health.memory)
+
+
+def _prefixes(patient: Patient) -> Iterator[Finding]:
+    if isinstance(patient.config, Config):
+        yield from fitness.prefixes(PrefixFolder(patient.home.prefixes, patient.config.runner.prefix_cache))
 
 
 def _home(patient: Patient) -> Iterator[Finding]:
@@ -230,6 +236,7 @@ _CHECKS: Final[Sequence[tuple[str, _Check]]] = (
     ("accelerator", lambda patient: fitness.accelerator(patient.machine)),
     ("memory", _memory),
     ("disk", lambda patient: fitness.disk(patient.machine, patient.home.state)),
+    ("prefixes", _prefixes),
     ("home", _home),
     ("ledger", _ledger),
     ("socket", _socket),

@@ -8,6 +8,7 @@ from typing import Final
 
 from daemon.health.findings import Finding, note, ok, problem
 from daemon.health.machine import Machine
+from plugins.lm_prefix_disk_folder import PrefixFolder
 from daemon.views import MemoryStatus
 
 _GB: Final = 10**9
@@ -98,6 +99,16 @@ def disk(machine: Machine, folder: Path) -> Iterator[Finding]:
         yield note("disk", message, "Make room before fetching models.")
     else:
         yield ok("disk", message)
+
+
+def prefixes(folder: PrefixFolder) -> Iterator[Finding]:
+    """Say how much of prompts is kept on the disk."""
+    held = folder.held()
+    if folder.limit == 0 and held.files:
+        message = f"{_size(held.bytes)} of beginnings of prompts are still on the disk, though none are to be kept."
+        yield note("prefixes", message, "Delete them: mlxd models prefixes --clear")
+    else:
+        yield ok("prefixes", f"Beginnings of prompts take {_size(held.bytes)} of {_size(folder.limit)} on the disk.")
 
 
 def _size(count: float) -> str:

@@ -17,6 +17,7 @@ from daemon.models.sizes import Sizes
 from daemon.models.watermarks import Marks
 from daemon.paths import Home
 from jobs.errors import MlxdError
+from plugins.lm_prefix_disk_folder import BYTES, FOLDER
 from plugins.manager import PluginManager
 
 
@@ -94,7 +95,7 @@ def _engine(
         start_timeout_s=settings.start_timeout_s,
         silence_timeout_s=settings.silence_timeout_s,
         log=home.logs / f"runner-{_file_name(model.ref)}.log",
-        env=settings.env,
+        env={**settings.env, FOLDER: str(home.prefixes), BYTES: str(settings.prefix_cache)},
         memory_limit=config().memory.budget_bytes(),
         wired=config().memory.wired,
         forgiving=learned.forgiving(model.key),

@@ -8,7 +8,7 @@ import pytest
 from fakes_models import drain
 
 from daemon.models.references import DEMO_MODELS
-from plugins import lm_prefix_disk, mlx_process
+from plugins import lm_prefix_disk_folder, mlx_process
 from plugins.lm import LmRuntime
 from plugins.lm_rows import Rows
 
@@ -121,8 +121,8 @@ def test_a_conversation_goes_on_from_its_cache(session):
 
 def _restarted(folder, prompts, monkeypatch):
     """Answer *prompts* one after the other in a session that knows only what is in *folder*."""
-    monkeypatch.setenv(lm_prefix_disk.FOLDER, str(folder))
-    monkeypatch.setenv(lm_prefix_disk.BYTES, str(10**8))
+    monkeypatch.setenv(lm_prefix_disk_folder.FOLDER, str(folder))
+    monkeypatch.setenv(lm_prefix_disk_folder.BYTES, str(10**8))
     session = LmRuntime().load(DEMO_MODELS / "lm", {"batch": 6})
     results = []
     for prompt in prompts:

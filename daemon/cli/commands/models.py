@@ -51,6 +51,25 @@ def list_models(session: Session, /, *, as_json: bool = False) -> int:
 
 
 @models.command()
+@click.option("--clear", is_flag=True, help="Delete all of it; what is in use is computed again.")
+@click.option("--json", "as_json", is_flag=True, help="Print the numbers as JSON.")
+@click.pass_obj
+def prefixes(session: Session, /, *, clear: bool, as_json: bool) -> int:
+    """Say how much of prompts' beginnings is kept on the disk, or delete it. Needs no daemon."""
+    from daemon.cli.display import size
+    from plugins.lm_prefix_disk_folder import PrefixFolder
+
+    folder = PrefixFolder(session.home.prefixes, 0)
+    held = folder.clear() if clear else folder.held()
+    if as_json:
+        write_json({"path": str(folder.root), "bytes": held.bytes, "files": held.files, "cleared": clear})
+    else:
+        what = f"{size(held.bytes)} in {held.files} file{'' if held.files == 1 else 's'}"
+        write(f"Deleted {what} from {folder.root}." if clear else f"{what} in {folder.root}.")
+    return Exit.OK
+
+
+@models.command()
 @click.argument("model")
 @click.option("--runtime", help="lm, whisper, ...; default: by the model.")
 @click.option("--pin/--no-pin", default=None, help="Keep it loaded until it is unloaded by hand.")

@@ -10,8 +10,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from plugins import lm_caches, mlx_process
-from plugins.lm_prefix_disk import BYTES, FOLDER, PrefixDisk, place
-from plugins.lm_prefix_disk_folder import PrefixFolder
+from plugins.lm_prefix_disk import Place, PrefixDisk, place
+from plugins.lm_prefix_disk_folder import BYTES, FOLDER, PrefixFolder
 from plugins.lm_prefix_disk_writer import Writer
 from plugins.lm_prefixes import Prefixes, array
 
@@ -90,8 +90,6 @@ def _folder(tmp_path):
 
 
 def _disk(folder, *, fresh=_plain, key=KEY, **kwargs):
-    from plugins.lm_prefix_disk import Place
-
     return PrefixDisk(Place(folder, key), fresh=fresh, **kwargs)
 
 

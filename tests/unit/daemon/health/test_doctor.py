@@ -84,7 +84,8 @@ def test_a_healthy_set_up_has_nothing_to_complain_about(home: Home) -> None:
     assert {each.grade for each in findings} == {Grade.OK}
     assert healthy(findings)
     assert [each.check for each in findings] == [
-        *("python", "mlx", "mlx-lm", "mlx-whisper", "accelerator", "memory", "disk", "home", "socket", "path"),
+        *("python", "mlx", "mlx-lm", "mlx-whisper", "accelerator", "memory", "disk"),
+        *("prefixes", "home", "socket", "path"),
         *("config", "folder", "model", "model", "plugin", "service", "sleep", "daemon"),
     ]
     assert all(each.message.endswith(".") for each in findings)
