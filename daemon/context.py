@@ -6,6 +6,7 @@ import hashlib
 import logging
 import threading
 import time
+from collections import OrderedDict
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass, field
@@ -16,7 +17,7 @@ from pydantic import BaseModel
 
 from daemon.events import Hub
 from jobs import room
-from jobs.errors import JobCancelled, LedgerUnavailable, MlxdError
+from jobs.errors import Interrupted, JobCancelled, LedgerUnavailable, MlxdError
 from jobs.failpoints import reach
 from jobs.ledger import Ledger
 from jobs.model import Job, Lane, OutputFile, Progress
@@ -29,6 +30,8 @@ LEDGER_EVERY: Final = 1.0
 PUBLISH_EVERY: Final = 0.1
 #: Seconds between two tries to write down what must not be lost.
 TRY_AGAIN: Final = 2.0
+#: Jobs of which it is kept in mind that they had to make room.
+_RECALLED_KEPT: Final = 10_000
 
 Written = TypeVar("Written")
 
@@ -72,8 +75,9 @@ class Models(Protocol):
         lane: Lane,
         cancelled: threading.Event | None = None,
         on_progress: Callable[[str], None] | None = None,
+        recall: Callable[[], None] | None = None,
     ) -> Lease:
-        """Wait until the model is resident and lease it."""
+        """Wait until the model is resident and lease it; *recall* asks for it back."""
 
 
 class Stop:
@@ -185,6 +189,24 @@ class _Handle:
         return suspected if wish is None or self._crashes > 1 else wish
 
 
+class Recalls:
+    """Which jobs had to make room for a more urgent one. Who keeps nothing of his work has to do so once only."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._recalled: OrderedDict[str, None] = OrderedDict()
+
+    def allow(self, job_id: str, *, kept: bool) -> bool:
+        """Tell whether the job may be made to begin again, and note it; *kept*: it goes on where it was."""
+        with self._lock:
+            if job_id in self._recalled and not kept:
+                return False
+            self._recalled[job_id] = None
+            if len(self._recalled) > _RECALLED_KEPT:
+                self._recalled.popitem(last=False)
+            return True
+
+
 @dataclass(kw_only=True)
 class World:
     """What every context of one daemon shares."""
@@ -203,6 +225,7 @@ class World:
     #: Where outputs go when the job names no directory.
     results: Path
     monotonic: Callable[[], float] = time.monotonic
+    recalls: Recalls = field(default_factory=Recalls)
 
 
 @dataclass(kw_only=True)
@@ -291,6 +314,7 @@ class RunContext:
                 lane=self.job.lane,
                 cancelled=self._stop.event,
                 on_progress=self._say,
+                recall=self._step_aside,
             )
         except JobCancelled as error:
             raise self._stop.error() from error
@@ -300,6 +324,12 @@ class RunContext:
             yield _Handle(lease, self._stop, crashes=self.job.crashes, asked=self._note_request)
         finally:
             lease.release()
+
+    def _step_aside(self) -> None:
+        """Go back into the queue: somebody more urgent needs the model's place."""
+        if self._world.recalls.allow(self.job.id, kept=bool(self._saved)):
+            self.log.info("Steps aside for a more urgent job.", extra={"action": "job_recalled"})
+            self._stop.set(Interrupted)
 
     def _say(self, message: str) -> None:
         """Tell what the job is waiting for; the amount done stays as it is."""

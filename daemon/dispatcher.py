@@ -13,11 +13,12 @@ import logging
 import math
 import threading
 import time
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping, Sequence
 from datetime import datetime, timedelta
-from typing import Final, Protocol
+from typing import Any, Final, Protocol
 
 from daemon.executor import Executor
+from jobs.asked import what_is_asked
 from jobs.errors import LedgerUnavailable, StaleFence
 from jobs.failpoints import reach
 from jobs.ledger import Ledger
@@ -38,8 +39,8 @@ TRY_AGAIN: Final = 5.0
 class Hints(Protocol):
     """What the dispatcher needs of the queue."""
 
-    def put(self, job_id: str, *, lane: Lane = Lane.NORMAL, priority: int = 0) -> None:
-        """Leave a hint."""
+    def put(self, job_id: str, *, lane: Lane = Lane.NORMAL, priority: int = 0, need: str = "") -> None:
+        """Leave a hint, or say what the job needs of one that waits."""
 
     def hinted(self, job_id: str, *, lane: Lane) -> bool:
         """Tell whether a hint for the job waits in *lane*."""
@@ -58,10 +59,12 @@ class Dispatcher:
         every: float = LOOK_EVERY,
         arrivals: Callable[[], float | None] = lambda: None,
         held: Callable[[], Collection[Lane]] = frozenset,
+        need: Callable[[str, Mapping[str, Any]], str] | None = None,
     ) -> None:
         """*arrivals* is called at each look of the thread: what blocked jobs wait for may have come unannounced.
 
-        It returns after how many seconds at most it wants to be called again, None for no wish.
+        It returns after how many seconds at most it wants to be called again, None for no wish. *need* says of a task
+        and its parameters what such a job cannot do without: the queue's order goes by it.
         """
         self._ledger = ledger
         self._queue = queue
@@ -70,6 +73,9 @@ class Dispatcher:
         self._every = every
         self._arrivals = arrivals
         self._held = held
+        self._need = need
+        #: Whether hints may wait of which nobody has said what they need: they outlive the daemon.
+        self._unlabelled = need is not None
         ledger.on_problem(self.wake)
         self._news = threading.Condition()
         self._woken = False
@@ -101,21 +107,40 @@ class Dispatcher:
         if job.not_before is not None and job.not_before > self._clock():
             self._expect(job.not_before)
         else:
-            self._queue.put(job.id, lane=job.lane, priority=_rank(job.priority, begun=job.fence > 0))
+            need = self._need(job.task, job.params) if self._need else ""
+            self._queue.put(job.id, lane=job.lane, priority=_rank(job.priority, begun=job.fence > 0), need=need)
 
     def look(self) -> None:
         """Mend whatever differs between ledger and queue. Safe to call at any time, from any thread."""
         for orphan in self._executor.orphans():
             self._take_back(orphan)
-        held = self._held()
+        held, unlabelled, self._unlabelled = self._held(), self._unlabelled, False
+        found = []
         for job in self._ledger.ready_ids(lanes=[lane for lane in Lane if lane not in held]):
             # One that was taken this moment and is not claimed yet gets another; a doubled hint is harmless. But that
             # one may wait far behind when the job is interrupted: a begun job's hint moves up.
             missing = not self._queue.hinted(job.id, lane=job.lane)
             if missing:
                 reach("hint.missing")
-            if missing or job.begun:
-                self._queue.put(job.id, lane=job.lane, priority=_rank(job.priority, begun=job.begun))
+            if missing or job.begun or unlabelled:
+                found.append(job)
+        needs = self._needs([job.id for job in found])
+        for job in found:
+            priority = _rank(job.priority, begun=job.begun)
+            self._queue.put(job.id, lane=job.lane, priority=priority, need=needs.get(job.id, ""))
+
+    def _needs(self, job_ids: Sequence[str]) -> Mapping[str, str]:
+        """Return what the jobs need, as far as that is known."""
+        if self._need is None or not job_ids:
+            return {}
+        with self._ledger.reading() as connection:
+            asked = what_is_asked(connection, job_ids)
+        return {job_id: self._need(task, params) for job_id, (task, params) in asked.items()}
+
+    def relabel(self) -> None:
+        """Say anew what all waiting jobs need, soon: models may be called otherwise now."""
+        self._unlabelled = self._need is not None
+        self.wake()
 
     def _take_back(self, orphan: Job) -> None:
         reach("orphan.found")

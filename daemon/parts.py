@@ -25,15 +25,17 @@ from daemon.dispatcher import UNBLOCK_AFTER, Dispatcher
 from daemon.events import STATE, Hub
 from daemon.executor import Executor, Policy
 from daemon.folders.desk import FolderDesk, past_jobs
-from daemon.folders.expectation import models_of
+from daemon.folders.expectation import models_asked, models_of
 from daemon.folders.intake import Intake
 from daemon.folders.preview import Asking
 from daemon.folders.reverting import Reverting
 from daemon.folders.trash import Trash
 from daemon.folders.watcher import Watcher
+from daemon.models.references import ResolvedModel
 from daemon.models.scheduler import ModelScheduler
 from daemon.models.setup import plugin_place, resolver, scheduler, scheduler_settings
 from daemon.paths import Home
+from daemon.planner import Planner
 from daemon.records import Records
 from daemon.schedules.department import Schedules, schedules
 from daemon.service import Service
@@ -66,6 +68,7 @@ class Parts:
     models: ModelScheduler
     executor: Executor
     queue: JobQueue
+    planner: Planner
     dispatcher: Dispatcher
     aftermath: Aftermath
     notifier: notify.Notifier
@@ -83,6 +86,11 @@ class Parts:
         self.plugins.reload()
         self.models.reconfigure(**scheduler_settings(new))
         return report(old, new)
+
+    def look_anew(self) -> None:
+        """Find out again what waiting jobs need: the configuration has changed, and models may be called otherwise."""
+        self.planner.forget()
+        self.dispatcher.relabel()
 
     def close(self) -> None:
         """Stop everything, in the reverse order of the start. Nothing here waits for jobs."""
@@ -157,6 +165,7 @@ def build(
         models=ground.models,
         executor=work.executor,
         queue=work.queue,
+        planner=work.planner,
         dispatcher=work.dispatcher,
         aftermath=work.aftermath,
         notifier=work.notifier,
@@ -246,6 +255,7 @@ class _Work:
     awake: Awake
     executor: Executor
     queue: JobQueue
+    planner: Planner
     dispatcher: Dispatcher
 
 
@@ -268,7 +278,10 @@ def _work(ground: _Ground, later: _Later, *, owner: str) -> _Work:
         during=awake.during,
         records=_records(ground),
     )
-    queue = JobQueue(ground.home.queue, executor.execute, workers=config().queue.workers)
+    planner = _planner(ground)
+    queue = JobQueue(ground.home.queue, executor.execute, workers=config().queue.workers, order=planner)
+    planner.start(queue.poke)
+    ground.models.follow(planner, queue.poke)
     dispatcher = Dispatcher(
         ledger=ground.ledger,
         queue=queue,
@@ -276,10 +289,29 @@ def _work(ground: _Ground, later: _Later, *, owner: str) -> _Work:
         clock=utcnow,
         arrivals=later.look_around,
         held=ground.gate.held,
+        need=planner.need,
     )
     return _Work(
-        notifier=notifier, aftermath=aftermath, awake=awake, executor=executor, queue=queue, dispatcher=dispatcher
+        notifier=notifier,
+        aftermath=aftermath,
+        awake=awake,
+        executor=executor,
+        queue=queue,
+        planner=planner,
+        dispatcher=dispatcher,
     )
+
+
+def _planner(ground: _Ground) -> Planner:
+    config, defaults = ground.config, ground.world.defaults
+
+    def asked(task: str, params: Mapping[str, Any]) -> tuple[str, str | None] | None:
+        return next(iter(models_asked(task, params, ground.plugins.task, defaults)), None)
+
+    def resolve(ref: str | None, runtime: str) -> ResolvedModel:
+        return resolver(config())(ref, runtime)
+
+    return Planner(models=ground.models, asked=asked, resolve=resolve, bounds=lambda: config().queue.overtaken_s)
 
 
 def _records(ground: _Ground) -> Records:

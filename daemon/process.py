@@ -186,6 +186,7 @@ class _Life:
             new = load(self._path, home=self._home)
             report = self._parts.reconfigure(self._config, new)
             self._config = new
+            self._parts.look_anew()
             self._parts.watcher.reconfigure(new.folders, rescan_seconds=new.watch.rescan_seconds)
             self._parts.schedules.keeper.reconfigure(new.schedules)
             _configure_log(self._home, new, foreground=self._foreground)

@@ -19,7 +19,7 @@ from daemon.executor import Executor
 from daemon.folders.desk import FolderDesk
 from daemon.health import metrics
 from daemon.health.findings import Finding
-from daemon.models.arrivals import arrived
+from daemon.models.arrivals import arrived, loadable
 from daemon.models.footprint import footprint
 from daemon.models.scheduler import ModelScheduler
 from daemon.paths import Home
@@ -262,6 +262,7 @@ class Service:
         blocked = self._ledger.find(states=(State.BLOCKED,), limit=_MOST_BLOCKED, newest_first=False)
         room = Room()
         here = [job.id for job in blocked if job.error is not None and _came(job.error, room)]
+        here += loadable(blocked, self._models)
         cramped = [job for job in blocked if job.id not in here and _cramped(job)]
         self.room_problem = cramped[0].error.message if cramped and cramped[0].error else None
         return self.unblock(here) if here else 0
@@ -282,7 +283,9 @@ class Service:
 
     def load(self, ref: str, *, runtime: str | None = None, pin: bool | None = None) -> ModelStatus:
         """Load a model now and return when it is ready."""
-        return self._models.load(ref, runtime=runtime, pin=pin)
+        status = self._models.load(ref, runtime=runtime, pin=pin)
+        self.unblock_arrived()
+        return status
 
     def unload(self, ref: str) -> bool:
         """Unload a model as soon as nobody uses it."""

@@ -99,7 +99,14 @@ class FakeModels:
         self.ref = "fake"
 
     def acquire(
-        self, ref: str | None, runtime: str, *, lane: Lane, cancelled: Any = None, on_progress: Any = None
+        self,
+        ref: str | None,
+        runtime: str,
+        *,
+        lane: Lane,
+        cancelled: Any = None,
+        on_progress: Any = None,
+        recall: Any = None,
     ) -> Any:
         if cancelled is not None and cancelled.is_set():
             raise JobCancelled

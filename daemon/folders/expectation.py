@@ -55,16 +55,17 @@ def models_of(new: NewJob, task: Callable[[str], Task], defaults: Defaults) -> t
 
     A plugin's task says which runtime it uses by an attribute ``runtime``; without it nothing is known of it.
     """
-    return tuple(dict.fromkeys(_models(new.task, new.params, task, defaults)))
+    return tuple(dict.fromkeys(models_asked(new.task, new.params, task, defaults)))
 
 
-def _models(
+def models_asked(
     name: str, params: Mapping[str, Any], task: Callable[[str], Task], defaults: Defaults
 ) -> Iterable[tuple[str, str | None]]:
+    """Yield (runtime, model reference or None) in the order in which the task *name* asks for them."""
     given = {**defaults(name), **params}
     if isinstance(steps := given.get("steps"), (list, tuple)) and name == "pipeline":
         for step in steps:
-            yield from _models(str(step.get("task")), step.get("params") or {}, task, defaults)
+            yield from models_asked(str(step.get("task")), step.get("params") or {}, task, defaults)
     elif name in _MODELS:
         yield from ((runtime, given.get(parameter)) for runtime, parameter in _MODELS[name])
     elif runtime := getattr(task(name), "runtime", None):

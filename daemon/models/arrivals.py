@@ -1,16 +1,18 @@
-"""Whether a model that was missing is here by now, put there by somebody other than `mlxd models pull`."""
+"""Whether jobs can go on that wait for a model: one that was missing is here by now, or one can be loaded again."""
 
 from __future__ import annotations
 
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 from daemon.models.references import HUB_ID, find_in_hub, hub_cache
 from daemon.models.safety import check_model_folder
-from jobs.errors import MlxdError
+from daemon.models.wishes import Outlook
+from jobs.errors import MlxdError, ModelUnloadable
+from jobs.model import Job
 
 #: Seconds without a change after which a folder counts as complete: it may be on its way, file by file.
 STILL_S: Final = 20.0
@@ -30,6 +32,31 @@ def arrived(facts: Mapping[str, Any], *, environ: Mapping[str, str] = os.environ
     except (MlxdError, OSError, ValueError):
         return False
     return (time.time() if now is None else now) - newest >= STILL_S
+
+
+class Loads(Protocol):
+    """What tells whether models that were set aside can be loaded again: the model scheduler."""
+
+    @property
+    def outlook(self) -> Outlook:
+        """Which models are ready."""
+
+    def barred(self, key: str) -> bool:
+        """Tell whether the model is set aside."""
+
+
+def loadable(blocked: Iterable[Job], models: Loads) -> list[str]:
+    """Return the ids of jobs that were *blocked* because their model could not be loaded, and may go on.
+
+    All jobs of a model that is ready; of one whose time has come to be tried again the first alone, to try it.
+    """
+    by_model: dict[str, list[str]] = {}
+    for job in blocked:
+        if job.error is not None and job.error.type == ModelUnloadable.slug:
+            by_model.setdefault(str(job.error.facts.get("key")), []).append(job.id)
+    free = {key: ids for key, ids in by_model.items() if not models.barred(key)}
+    ready = models.outlook.ready if free else {}
+    return [job_id for key, ids in free.items() for job_id in (ids if key in ready else ids[:1])]
 
 
 def _folder(facts: Mapping[str, Any], environ: Mapping[str, str]) -> Path | None:

@@ -12,7 +12,7 @@ overtake it meanwhile, which spares a swap for each of them; but not for longer 
    from the moment its clock started or the one before it was opened, whichever is later. It is due in any case when
    its clock has reached the bound.
 4. For a model that is due room is made: one whose jobs were taken until now is closed for the lane, and unloaded when
-   the jobs that use it have ended.
+   the jobs that use it have ended. Until then nobody is kept waiting; only a bound of 0 lets nobody overtake at all.
 
 So of the models that wait in a lane each is due within the bound after one of its jobs was first passed over, and in
 the time of one bound there are no more such swaps than models, however many jobs wait. Loads, and the ends of jobs that
@@ -34,7 +34,7 @@ class Want:
     """A model that jobs of a lane wait for."""
 
     need: str
-    #: When its clock started, seconds.
+    #: Since when it is due, or since when its clock runs, seconds.
     since: float
     #: Whether room is to be made for it, at the cost of others of its lane.
     due: bool
@@ -79,9 +79,12 @@ class LanePlan:
         line = sorted(self._passed, key=lambda need: (self._passed[need], heads[need]))
         if not line:
             return Choice(need=taken)
-        left = self._due_at(line[0], len(line)) - now
-        wants = tuple(Want(need=need, since=self._passed[need], due=need == line[0] and left <= 0) for need in line)
-        return Choice(need=taken, wants=wants, again=left if left > 0 else None)
+        due_at = self._due_at(line[0], len(line))
+        if taken is not None and self._bound() <= 0 and heads[line[0]] < heads[taken]:
+            taken = None
+        first = Want(need=line[0], since=due_at if due_at <= now else self._passed[line[0]], due=due_at <= now)
+        others = (Want(need=need, since=self._passed[need], due=False) for need in line[1:])
+        return Choice(need=taken, wants=(first, *others), again=due_at - now if due_at > now else None)
 
     def _due_at(self, need: str, waiting: int) -> float:
         since, bound = self._passed[need], self._bound()

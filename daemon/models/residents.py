@@ -112,8 +112,8 @@ class Residents:
             self._carry_out(asked[request], request, decision)
             if decision.verdict is Verdict.WAIT:
                 self._promise(request, decision.victims, now)
-            ahead = ahead.behind(request, decision)
-            if decision.verdict in {Verdict.WAIT, Verdict.EVICT} and request.key not in self.models:
+            before, ahead = ahead, ahead.behind(request, decision)
+            if ahead is not before and request.key not in self.models:
                 reserved[request.key] = request.need
         for key in residency.expired(self._residents(), self._clock()):
             self._unload(key, "idle")

@@ -25,7 +25,7 @@ class FakeQueue:
         self.hints: list[str] = []
         self.arrived = threading.Event()
 
-    def put(self, job_id: str, *, lane: Lane = Lane.NORMAL, priority: int = 0) -> None:
+    def put(self, job_id: str, *, lane: Lane = Lane.NORMAL, priority: int = 0, need: str = "") -> None:
         self.hints.append(job_id)
         self.arrived.set()
 

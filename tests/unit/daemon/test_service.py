@@ -29,7 +29,7 @@ class FakeQueue:
     def __init__(self) -> None:
         self.hints: list[str] = []
 
-    def put(self, job_id: str, *, lane: Lane = Lane.NORMAL, priority: int = 0) -> None:
+    def put(self, job_id: str, *, lane: Lane = Lane.NORMAL, priority: int = 0, need: str = "") -> None:
         self.hints.append(job_id)
 
     def hinted(self, job_id: str, *, lane: Lane) -> bool:

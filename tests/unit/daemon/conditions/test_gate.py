@@ -31,7 +31,7 @@ class FakeQueue:
     def __init__(self) -> None:
         self.hints: list[str] = []
 
-    def put(self, job_id: str, *, lane: Lane = Lane.NORMAL, priority: int = 0) -> None:
+    def put(self, job_id: str, *, lane: Lane = Lane.NORMAL, priority: int = 0, need: str = "") -> None:
         if job_id not in self.hints:
             self.hints.append(job_id)
 

@@ -45,7 +45,7 @@ def test_it_is_due_at_the_bound() -> None:
     plan = LanePlan(lambda: BOUND)
     choose(plan, "ba", "a", 0.0)
     assert not choose(plan, "ba", "a", 59.9).wants[0].due
-    assert choose(plan, "ba", "a", 60.0) == Choice(need="a", wants=(Want(need="b", since=0.0, due=True),))
+    assert choose(plan, "ba", "a", 60.0) == Choice(need="a", wants=(Want(need="b", since=60.0, due=True),))
     assert choose(plan, "ba", "b", 70.0) == Choice(need="b")
     assert choose(plan, "a", "b", 71.0).wants == (Want(need="a", since=71.0, due=False),)
 
@@ -67,8 +67,9 @@ def test_nothing_open_lets_everybodys_clock_run() -> None:
 
 
 def test_a_bound_of_nothing_is_strict_order() -> None:
-    """With a bound of 0 whoever is first is due at once."""
-    assert choose(LanePlan(lambda: 0.0), "ba", "a").wants == (Want(need="b", since=0.0, due=True),)
+    """With a bound of 0 whoever is first is due at once, and nobody behind him is taken meanwhile."""
+    assert choose(LanePlan(lambda: 0.0), "ba", "a") == Choice(need=None, wants=(Want(need="b", since=0.0, due=True),))
+    assert choose(LanePlan(lambda: 0.0), "aba", "a") == Choice(need="a")
 
 
 class Simulation:
