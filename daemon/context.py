@@ -252,8 +252,10 @@ class RunContext:
         self.directory = job.placement.directory or world.results / job.id
         self._world = world
         self._stop = stop
-        self._saved = world.ledger.checkpointed(job.id) or {}
-        self._earlier = world.ledger.intended(job.id)
+        # Of a job that is claimed for the first time nobody can have noted anything.
+        begun = job.fence > 1
+        self._saved = (world.ledger.checkpointed(job.id) or {}) if begun else {}
+        self._earlier = world.ledger.intended(job.id) if begun else {}
         self._writer = OutputWriter(
             self.directory,
             job_id=job.id,

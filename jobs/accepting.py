@@ -7,7 +7,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Final
 
-from sqlalchemy import Connection, bindparam, func, select
+from sqlalchemy import Connection, bindparam, func, or_, select
 from sqlalchemy.dialects.sqlite import insert as upsert
 
 from jobs.errors import QueueFull
@@ -19,8 +19,8 @@ from jobs.statements import find_job
 #: A watched folder and a file's key in it.
 SeenFile = tuple[Path, str]
 
-_UNFINISHED: Final = tuple(state.value for state in State if state not in TERMINAL)
-_COUNT: Final = select(func.count()).select_from(jobs).where(jobs.c.state.in_(_UNFINISHED))
+_UNFINISHED: Final = or_(*(jobs.c.state == state.value for state in State if state not in TERMINAL))
+_COUNT: Final = select(func.count()).select_from(jobs).where(_UNFINISHED)
 _BY_KEY: Final = select_jobs().where(jobs.c.idempotency_key == bindparam("key"))
 # The twin of an id gets no row.
 _INSERT: Final = upsert(jobs).on_conflict_do_nothing(index_elements=["id"]).returning(jobs.c.seq)

@@ -6,7 +6,7 @@ from collections.abc import Collection
 from datetime import datetime, timedelta
 from typing import Final, NamedTuple
 
-from sqlalchemy import ColumnElement, Update, bindparam, case, update
+from sqlalchemy import ColumnElement, String, Update, bindparam, case, or_, update
 
 from jobs.model import TRANSITIONS, Lane, State
 from jobs.schema import jobs
@@ -20,7 +20,7 @@ _LANE_ORDER: Final = {lane.value: rank for rank, lane in enumerate(Lane)}
 URGENCY: Final = (case(_LANE_ORDER, value=jobs.c.lane), jobs.c.priority.desc(), jobs.c.seq)
 
 #: Holds for a job that can be claimed.
-CLAIMABLE: Final = jobs.c.state.in_([state.value for state, after in TRANSITIONS.items() if State.RUNNING in after])
+CLAIMABLE: Final = or_(*(jobs.c.state == state.value for state, after in TRANSITIONS.items() if State.RUNNING in after))
 #: Holds for a job whose time has come; takes the `moments` as parameters.
 DUE: Final = (
     jobs.c.not_before.is_(None)
@@ -52,11 +52,13 @@ def startable(lanes: Collection[Lane]) -> tuple[ColumnElement[bool], ...]:
 def claiming(claimable: ColumnElement[bool] = CLAIMABLE, due: ColumnElement[bool] = DUE) -> Update:
     """Return the statement that takes the job ``wanted`` for one attempt of ``claimant`` at ``now``.
 
-    It takes the `moments` and ``lanes`` as parameters too, and returns the job's row if it was there to be taken.
+    It takes the `moments` and ``within`` (a lane, or None for any) as parameters too, and returns the job's row if it
+    was there to be taken.
     """
+    within = bindparam("within", type_=String)
     return (
         update(jobs)
-        .where(jobs.c.id == bindparam("wanted"), jobs.c.lane.in_(bindparam("lanes", expanding=True)), claimable, due)
+        .where(jobs.c.id == bindparam("wanted"), within.is_(None) | (jobs.c.lane == within), claimable, due)
         .values(state=State.RUNNING.value, attempts=jobs.c.attempts + 1, fence=jobs.c.fence + 1)
         .values(owner=bindparam("claimant"), started_at=bindparam("now"), not_before=None, error=None)
         .returning(*jobs.c)

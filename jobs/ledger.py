@@ -28,7 +28,6 @@ from jobs.rows import jsonable, printable, select_jobs, to_job
 from jobs.schema import jobs, notes
 from jobs.statements import change, find_job, held_job, held_seq, note_intent, note_recipe, take_note
 
-_LANES: Final = tuple(lane.value for lane in Lane)
 _NO_PROGRESS: Final = update(notes).where(notes.c.seq == bindparam("same")).values(progress=None)
 
 
@@ -154,8 +153,8 @@ class Ledger(Reading):
 
     def claim(self, job_id: str, owner: str, *, lane: Lane | None = None) -> Job | None:
         """Take the job for one attempt of *owner*, or return None if it is not there to be taken (now, in *lane*)."""
-        lanes = _LANES if lane is None else (lane.value,)
-        wish = {"wanted": printable(job_id), "claimant": owner, "lanes": lanes, **claims.moments(self._clock())}
+        wish: dict[str, Any] = {"wanted": printable(job_id), "claimant": owner, "within": lane and lane.value}
+        wish |= claims.moments(self._clock())
         return self._db.run("claim", partial(self._claim, wish))
 
     @staticmethod

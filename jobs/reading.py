@@ -8,7 +8,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any, Final
 
-from sqlalchemy import Connection, func, select
+from sqlalchemy import Connection, bindparam, func, select
 
 from jobs.accepting import seen_job
 from jobs.claims import DUE, URGENCY, Ready, moments, startable
@@ -18,6 +18,9 @@ from jobs.rows import path_key, printable, select_jobs, to_job
 from jobs.schema import intents, jobs, notes, recipes
 from jobs.statements import find_job
 
+_CHECKPOINT: Final = (
+    select(notes.c.checkpoint).join(jobs, jobs.c.seq == notes.c.seq).where(jobs.c.id == bindparam("id"))
+)
 _LANES: Final = {lane.value: lane for lane in Lane}
 
 
@@ -108,9 +111,8 @@ class Reading:
 
     def checkpointed(self, job_id: str) -> dict[str, Any] | None:
         """Return what the last `checkpoint` kept."""
-        query = select(notes.c.checkpoint).join(jobs, jobs.c.seq == notes.c.seq).where(jobs.c.id == job_id)
         with self._db.read() as connection:
-            data: dict[str, Any] | None = connection.execute(query).scalar_one_or_none()
+            data: dict[str, Any] | None = connection.execute(_CHECKPOINT, {"id": job_id}).scalar_one_or_none()
         return data
 
     def intended(self, job_id: str) -> dict[Path, frozenset[str]]:

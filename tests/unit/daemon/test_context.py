@@ -27,6 +27,14 @@ def claimed(bench: Bench, **more: object) -> Job:
     return got
 
 
+def again(bench: Bench, job: Job) -> Job:
+    """Interrupt the attempt and begin the next one."""
+    bench.ledger.release(job.id, job.fence)
+    got = bench.ledger.claim(job.id, "me")
+    assert got is not None
+    return got
+
+
 def context(bench: Bench, job: Job, stop: Stop | None = None) -> RunContext:
     return RunContext(job, world=bench.world, stop=stop or Stop())
 
@@ -48,7 +56,7 @@ def test_outputs_of_earlier_attempts_count(bench: Bench) -> None:
     kept, changed = first.output("kept.txt", "1"), first.output("changed.txt", "1")
     first.output("gone.txt", "1").path.unlink()
     changed.path.write_text("by a person")
-    second = context(bench, job)
+    second = context(bench, again(bench, job))
     new = second.output("new.txt", "2")
 
     assert second.outputs == (kept, new)
@@ -61,10 +69,7 @@ def test_a_new_attempt_clears_up_after_a_dead_one(bench: Bench) -> None:
     left.write_text("half")
     context(bench, job)
     assert left.exists()
-    bench.ledger.release(job.id, job.fence)
-    again = bench.ledger.claim(job.id, "me")
-    assert again is not None
-    context(bench, again)
+    context(bench, again(bench, job))
 
     assert not left.exists()
 
@@ -194,7 +199,7 @@ def test_checkpoint_is_found_by_the_next_attempt(bench: Bench) -> None:
     assert ctx.saved is None
     ctx.checkpoint({"n": 1})
 
-    assert context(bench, job).saved == {"n": 1}
+    assert context(bench, again(bench, job)).saved == {"n": 1}
 
 
 def test_steps_have_settings_and_checkpoints_of_their_own(bench: Bench) -> None:
@@ -214,9 +219,9 @@ def test_steps_have_settings_and_checkpoints_of_their_own(bench: Bench) -> None:
     ctx = context(bench, job)
     ctx.checkpoint({"done": 0})
     assert ctx.run("step", {}, stem="own") == {"text": "s"}
-    again = context(bench, job)
-    again.run("step", {"k": 2})
-    again.checkpoint({"done": 1})
+    second = context(bench, again(bench, job))
+    second.run("step", {"k": 2})
+    second.checkpoint({"done": 1})
 
     assert seen == [(None, 5, 1, "own", False), ({"item": 7}, 5, 2, None, False)]
     assert bench.ledger.checkpointed(job.id) == {"task": {"done": 1}}
