@@ -33,21 +33,20 @@ class LmRuntime:
         """Reckon from the headers and the configuration."""
         return estimate_lm(model, options)
 
+    def warm(self) -> None:
+        """Import what a load needs; a runner that waits for a model does so beforehand."""
+        from plugins import lm_load
+
+        lm_load.warm()
+
     def load(self, model: Path, options: Mapping[str, Any]) -> Session:
         """Load *model* and return its session."""
-        import mlx_lm
-        from mlx_lm.utils import dequantize_model
-
+        from plugins import lm_load
         from plugins.lm_prefix_disk import place
         from plugins.lm_session import LmSession
         from plugins.mlx_process import on_cpu
-        from plugins.precision import settle
 
-        loaded: Any = mlx_lm.load(
-            str(model), tokenizer_config={"trust_remote_code": False}, lazy=True, return_config=True
-        )
-        net, tokenizer, config = loaded
-        net = settle(net, str(options.get("dtype", "auto")), dequantise=dequantize_model)
+        net, tokenizer, config = lm_load.load(model, str(options.get("dtype", "auto")))
         limits = limits_of(config, tokenizer, options)
         element = 4 if on_cpu() else 2
         tokens = cache_tokens(config, element=element)

@@ -99,7 +99,10 @@ class Memory(Protocol):
 
 
 class Runtime(Protocol):
-    """One kind of model."""
+    """One kind of model.
+
+    It may have a method ``warm()``: called in a runner that waits for a model, to import what `load` will need.
+    """
 
     #: Unique name: "lm", "whisper", ...
     name: str

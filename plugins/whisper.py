@@ -6,6 +6,7 @@ Options: ``dtype`` (auto, float32, float16).
 from __future__ import annotations
 
 import contextlib
+import importlib
 import sys
 import types
 from collections.abc import Callable, Iterator, Mapping
@@ -28,6 +29,12 @@ class WhisperRuntime:
     def estimate(self, model: Path, options: Mapping[str, Any]) -> Estimate:
         """Reckon from the headers and the configuration."""
         return estimate_whisper(model, options)
+
+    def warm(self) -> None:
+        """Import what a load needs; a runner that waits for a model does so beforehand."""
+        with timing_put_off():
+            importlib.import_module("mlx_whisper.load_models")
+        importlib.import_module("plugins.whisper_session")
 
     def load(self, model: Path, options: Mapping[str, Any]) -> Session:
         """Load *model* and return its session."""

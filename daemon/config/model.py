@@ -140,6 +140,8 @@ class RunnerConfig(Frozen):
     silence_timeout_s: Seconds = 300.0
     #: Runner deaths after which a job is quarantined.
     max_crashes: Count = 3
+    #: Whether a runner without a model is kept ready while models come and go: the next one loads a second sooner.
+    spare: Switch = True
     #: Environment variables for runners.
     env: dict[str, str] = Field(default_factory=dict)
     #: Most bytes of beginnings of prompts on the disk, of all models together; 0 keeps none.

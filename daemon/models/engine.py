@@ -14,12 +14,10 @@ import contextlib
 import itertools
 import logging
 import math
-import os
 import select
 import signal
 import socket
 import subprocess
-import sys
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -30,6 +28,7 @@ from daemon.models.calls import EngineCall, revive
 from daemon.models.launch import Launch, Stderr
 from daemon.models.orders import Orders
 from daemon.models.scarcity import ADVICE, Scarcity
+from daemon.models.spares import Spares, spawn
 from daemon.models.wire import Wire, WireError
 from jobs.errors import Interrupted, InvalidRequest, MlxdError, ModelBroken, RunnerDied
 from jobs.failpoints import reach
@@ -63,9 +62,11 @@ class Engine:
         on_memory: Callable[[int], None] | None = None,
         clock: Callable[[], float] = time.monotonic,
         scarcity: Scarcity | None = None,
+        spares: Spares | None = None,
     ) -> None:
         self._launch = launch
         self._scarcity = scarcity or Scarcity()
+        self._spares = spares
         self._orders = Orders(self._order)
         self._wire: Wire
         self._wake: socket.socket
@@ -117,21 +118,12 @@ class Engine:
 
         """
         self._refuse_if_stopping()
-        ours, theirs = socket.socketpair()
         self._stderr = Stderr(self._launch.log)
         try:
-            with theirs:
-                reach("runner.spawning")
-                self._process = subprocess.Popen(
-                    [sys.executable, *self._launch.arguments, str(theirs.fileno())],
-                    stdin=subprocess.DEVNULL,
-                    stdout=self._stderr.file,
-                    stderr=self._stderr.file,
-                    pass_fds=[theirs.fileno()],
-                    env=self._launch.environment(os.environ),
-                )
+            reach("runner.spawning")
+            spare = self._spares.take(self._launch) if self._spares is not None else None
+            self._process, ours = spare or spawn(self._launch, self._stderr.file)
         except BaseException:
-            ours.close()
             self._stderr.close()
             raise
         reach("runner.spawned")

@@ -95,6 +95,7 @@ class Launch:
             "op": "load",
             "runtime": self.runtime,
             "model": str(self.model),
+            "log": None if self.log is None else str(self.log),
             "options": dict(self.options),
             "plugins": self.plugins.message(),
             "limits": {"memory": self.memory_limit, "cache": self.cache_limit, "wired": self.wired},

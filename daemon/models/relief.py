@@ -26,6 +26,7 @@ from jobs.model import Lane
 
 if TYPE_CHECKING:
     from daemon.models.residents import Residents
+    from daemon.models.sparing import Keeper
 
 log = logging.getLogger(__name__)
 
@@ -58,15 +59,17 @@ class Loaded(Protocol):
 class LoadedModels:
     """The residents as `Relief` sees them."""
 
-    def __init__(self, residents: Residents) -> None:
+    def __init__(self, residents: Residents, *, spare: Keeper) -> None:
         self._residents = residents
+        self._spare = spare
         self.trim = residents.memory.trim
         self.pause = residents.memory.pause
         self.unload_idle = residents.unload_idle
 
     def pids(self) -> Collection[int]:
         """Return the runners' processes."""
-        return [pid for model in self._residents.models.values() if (pid := model.engine.pid) is not None]
+        pids = [model.engine.pid for model in self._residents.models.values()]
+        return [pid for pid in [*pids, self._spare.pid] if pid is not None]
 
     def in_use(self) -> bool:
         """Whether somebody has a lease, or a model is coming or going."""

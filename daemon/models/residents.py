@@ -123,6 +123,11 @@ class Residents:
             for key in victims:
                 self._unload(key, "memory")
 
+    @property
+    def room(self) -> int:
+        """Return the bytes of the budget that nobody has."""
+        return self._budget - sum(one.memory for one in self._residents())
+
     def unload_idle(self, *, excess: int | None) -> int:
         """Unload idle models that take *excess* bytes, None: all, pinned ones too; return how many."""
         idle = sorted((one for one in self._residents() if one.idle), key=lambda one: (one.pinned, one.last_used))

@@ -20,7 +20,7 @@ import socket
 import sys
 import threading
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, Final
 
@@ -61,6 +61,10 @@ class Runner:
     def run(self) -> None:
         """Load what the first message asks for, serve until the end of the wire."""
         first = self._inbox.get()
+        if first["op"] == "warm":
+            self._warm(first)
+            first = self._inbox.get()
+            redirect(first.get("log"))
         if first["op"] != "load":
             return
         reach("runner.loading")
@@ -74,6 +78,18 @@ class Runner:
             self._serve(session)
         finally:
             session.close()
+
+    def _warm(self, message: Message) -> None:
+        """Import what a load will need: this runner waits for its model."""
+        for name in message["runtimes"]:
+            try:
+                with descriptors_kept():
+                    mlx_process.prepare(**message["limits"])
+                    warm: Callable[[], None] | None = getattr(find_runtime(name, message["plugins"]), "warm", None)
+                    if warm is not None:
+                        warm()
+            except Exception:  # the load will say what is wrong, to somebody who waits for it
+                log.exception("The runtime %s could not be prepared", name)
 
     def _load(self, message: Message) -> Session | None:
         """Return the session, or None after the daemon was told why there is none."""
@@ -203,6 +219,15 @@ def find_runtime(name: str, place: Mapping[str, Any]) -> Runtime:
         return manager.runtimes[name]
     broken = "; ".join(f"{one.name}: {one.problem}" for one in manager.status() if one.problem)
     raise UnknownRuntime(f"No plugin offers the runtime {name!r}." + (f" Broken: {broken}." if broken else ""))
+
+
+def redirect(path: str | None) -> None:
+    """Let what is printed from now on go into the log file *path*, which exists."""
+    if path is not None:
+        descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC)
+        os.dup2(descriptor, 1)
+        os.dup2(descriptor, 2)
+        os.close(descriptor)
 
 
 @contextlib.contextmanager

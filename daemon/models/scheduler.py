@@ -27,6 +27,7 @@ from daemon.models.references import ResolvedModel
 from daemon.models.relief import LoadedModels, Relief, unlimited
 from daemon.models.residents import UNLOAD_S, Residents
 from daemon.models.sizes import Sizes
+from daemon.models.sparing import Keeper, Nobody, Sparing
 from daemon.models.watermarks import Level, Marks, Strain
 from daemon.models.wishes import Line, Outlook
 from daemon.views import ModelStatus, Residency
@@ -58,7 +59,7 @@ class ModelScheduler:
     bytes. *configured* names the models that are listed even when absent; those with a pin are loaded at `start`.
     *background* runs what takes long. *on_change* is called on the scheduler's thread when a model came or went.
     *learned* remembers what models took. *marks* are the watermarks of memory, None looks after nothing; *footprint*
-    and *kernel* read it.
+    and *kernel* read it. *spare* keeps a runner without a model ready.
     """
 
     def __init__(
@@ -79,6 +80,7 @@ class ModelScheduler:
         marks: Callable[[], Marks] | None = None,
         footprint: Callable[..., int] = tree_footprint,
         kernel: Callable[[], Level] = kernel_level,
+        spare: Keeper | None = None,
     ) -> None:
         self._resolve = resolve
         self._clock = clock
@@ -101,8 +103,11 @@ class ModelScheduler:
         )
         #: Called on the scheduler's thread when memory gets short, or less short.
         self.on_strain: Callable[[Strain], None] = lambda _strain: None
+        self._sparing = Sparing(
+            spare or Nobody(), models=self._residents.models.values, clock=clock, background=background
+        )
         self._relief = Relief(
-            LoadedModels(self._residents),
+            LoadedModels(self._residents, spare=self._sparing.keeper),
             marks=marks or unlimited,
             clock=clock,
             on_change=self._strained,
@@ -129,6 +134,7 @@ class ModelScheduler:
     def stop(self, timeout: float) -> None:
         """End every runner; whoever still waits or uses one gets `Interrupted`. Kills what lasts longer."""
         self._post(lambda: self._residents.close(timeout / 2))
+        self._post(self._sparing.keeper.end)
         if self._thread is None:
             return
         self._thread.join(timeout)
@@ -289,6 +295,7 @@ class ModelScheduler:
         self._residents.settle()
         if self._looks:
             self._relief.look()
+        self._sparing.look(short=self._relief.strain.level > Level.NORMAL, room=self._residents.room)
         if self._residents.changed and self._on_change is not None:
             self._on_change()
         self._residents.changed = False
@@ -301,7 +308,7 @@ class ModelScheduler:
         self.on_strain(strain)
 
     def _until_deadline(self) -> float | None:
-        deadlines = (self._residents.deadline(), self._relief.due() if self._looks else None)
+        deadlines = (self._residents.deadline(), self._sparing.due(), self._relief.due() if self._looks else None)
         deadline = min((one for one in deadlines if one is not None), default=None)
         return None if deadline is None else max(0.0, deadline - self._clock())
 

@@ -14,6 +14,7 @@ from daemon.models.leases import EngineLike
 from daemon.models.references import ModelResolver, ResolvedModel
 from daemon.models.scheduler import ModelScheduler
 from daemon.models.sizes import Sizes
+from daemon.models.spares import Spares
 from daemon.models.watermarks import Marks
 from daemon.paths import Home
 from jobs.errors import MlxdError
@@ -23,13 +24,15 @@ from plugins.manager import PluginManager
 
 def scheduler(home: Home, config: Callable[[], Config], plugins: PluginManager) -> ModelScheduler:
     """Return the scheduler that keeps the models of *config* resident; its runners load the same plugins."""
-    learned = Learned(home.state / LEARNED)
-    spawn = partial(_engine, home, config, plugin_place(home, config()), learned)
+    learned, spares = Learned(home.state / LEARNED), Spares()
+    launch = partial(_launch, home, config, plugin_place(home, config()), learned)
+    spawn = partial(_engine, launch, spares)
     return ModelScheduler(
         runtimes=lambda: plugins.runtimes,
         spawn=spawn,
         sizes=Sizes(lambda: plugins.runtimes, learned=learned),
         learned=learned,
+        spare=Spare(spares, launch, enabled=lambda: config().runner.spare),
         marks=lambda: marks_of(config()),
         **scheduler_settings(config()),
     )
@@ -74,19 +77,16 @@ def _configured(config: Config, resolve: ModelResolver) -> Iterable[ResolvedMode
             continue
 
 
-def _engine(
+def _launch(
     home: Home,
     config: Callable[[], Config],
     place: PluginPlace,
     learned: Learned,
     model: ResolvedModel,
-    *,
-    on_exit: Callable[[], None],
-    on_memory: Callable[[int], None],
-) -> EngineLike:
-    """Make the handle on a runner for *model*."""
+) -> Launch:
+    """Return how a runner for *model* is started."""
     settings = config().runner
-    launch = Launch(
+    return Launch(
         runtime=model.runtime,
         model=model.path,
         options=model.options,
@@ -100,7 +100,40 @@ def _engine(
         wired=config().memory.wired,
         forgiving=learned.forgiving(model.key),
     )
-    return Engine(launch, on_exit=lambda _: on_exit(), on_memory=on_memory)
+
+
+def _engine(
+    launch: Callable[[ResolvedModel], Launch],
+    spares: Spares,
+    model: ResolvedModel,
+    *,
+    on_exit: Callable[[], None],
+    on_memory: Callable[[int], None],
+) -> EngineLike:
+    """Make the handle on a runner for *model*."""
+    return Engine(launch(model), on_exit=lambda _: on_exit(), on_memory=on_memory, spares=spares)
+
+
+class Spare:
+    """See `daemon.models.sparing.Keeper`."""
+
+    def __init__(
+        self, spares: Spares, launch: Callable[[ResolvedModel], Launch], *, enabled: Callable[[], bool]
+    ) -> None:
+        self._spares = spares
+        self._launch = launch
+        self._enabled = enabled
+        self.end = spares.end
+
+    @property
+    def pid(self) -> int | None:
+        """Return the process that waits."""
+        return self._spares.pid
+
+    def keep(self, model: ResolvedModel) -> None:
+        """Have one, unless the configuration says no."""
+        if self._enabled():
+            self._spares.keep(self._launch(model))
 
 
 def _file_name(ref: str) -> str:

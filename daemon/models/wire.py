@@ -1,9 +1,9 @@
 """The messages between the daemon and a runner: one JSON object a line over a socket pair.
 
-From the daemon (``op``): ``load``, ``submit``, ``cancel``, ``close``; of memory ``share``, ``trim``, ``pause``. From
-the runner: ``ready``, ``failed`` (the model could not be loaded), ``event`` (of one request), ``beat`` (still busy),
-``memory``, ``wishes``. Nothing else ever travels, and nothing is evaluated or unpickled: a runner that has gone mad can
-at worst end its own connection.
+From the daemon (``op``): ``warm``, ``load``, ``submit``, ``cancel``, ``close``; of memory ``share``, ``trim``,
+``pause``. From the runner: ``ready``, ``failed`` (the model could not be loaded), ``event`` (of one request), ``beat``
+(still busy), ``memory``, ``wishes``. Nothing else ever travels, and nothing is evaluated or unpickled: a runner that
+has gone mad can at worst end its own connection.
 """
 
 from __future__ import annotations
