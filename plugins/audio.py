@@ -14,8 +14,8 @@ from jobs.files import open_below
 #: Samples a second of what comes out.
 RATE: Final = 16_000
 
-#: Samples in one piece, at least: half a minute.
-PIECE: Final = 30 * RATE
+#: Samples in one piece, at least: ten seconds, a third of a megabyte.
+PIECE: Final = 10 * RATE
 
 # Missing by more than this (seconds, and share of the whole) counts as cut short: headers round, encoders pad.
 _SLACK_S: Final = 1.0
@@ -63,7 +63,7 @@ class Sound:
         self._file.close()
 
     def pieces(self) -> Iterator[Any]:
-        """Yield the sound as float32 arrays in [-1, 1) of about half a minute; closes the file at the end.
+        """Yield the sound as arrays of 16-bit samples, about ten seconds each; closes the file at the end.
 
         Raises:
             ValueError: there is not one sample in it.
@@ -90,13 +90,12 @@ class Sound:
     def _parts(self) -> Iterator[Any]:
         """Yield what comes out of the resampler, whatever its length."""
         import av
-        import numpy as np
 
-        # 16 bits and a division are what Whisper's own loader does: the same file gives the same samples.
+        # 16 bits are what Whisper's own loader takes: the same file gives the same samples.
         resampler = av.AudioResampler(format="s16", layout="mono", rate=RATE)
         for frame in self._frames_and_end():
             for out in resampler.resample(frame):
-                yield out.to_ndarray().reshape(-1).astype(np.float32) / 32768
+                yield out.to_ndarray().reshape(-1)
 
     def _frames_and_end(self) -> Iterator[Any]:
         """Yield decoded frames, then None, which flushes the resampler; skip what is broken."""

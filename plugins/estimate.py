@@ -26,8 +26,13 @@ CONTEXT: Final = 8192
 KEPT: Final = 512 * 1024**2
 #: Quantised models whose float32 form is at most this many bytes are dequantised on a CPU, where that is faster.
 DEQUANTISE_BELOW: Final = 1024**3
-#: Seconds of audio that are reckoned with.
-AUDIO_S: Final = 3600
+#: Windows of Whisper that are decoded together at most, and the bytes that they may take.
+BATCH: Final = 16
+WINDOWS_BYTES: Final = 2 * 1024**3
+#: Positions of a window's encoded sound.
+AUDIO_CTX: Final = 1500
+#: Bytes of a recording that is being read: two minutes of samples.
+_HEARD: Final = 120 * 16_000 * 2
 
 #: The largest number in a configuration that is believed; sums of larger ones would not even be a float.
 _LARGEST: Final = 1 << 40
@@ -57,11 +62,37 @@ def estimate_whisper(model: Path, options: Mapping[str, Any]) -> Estimate:
     config = read_config(model)
     tensors = read_headers(_weights(model, "weights.safetensors", "Whisper of mlx-whisper"))
     weights = loaded_bytes(tensors, config, str(options.get("dtype", "auto")))
-    state, layers = _whole(config, "n_audio_state"), _whole(config, "n_text_layer")
-    window = 1500 * state * 4 * (2 * layers + 16)  # cross-attention caches and the encoder's activations
-    mel = AUDIO_S * 100 * _whole(config, "n_mels") * 4
-    samples = AUDIO_S * 16_000 * 4
-    return Estimate(weights, PROCESS + window + mel + samples)
+    batch = whisper_batch(config, options)
+    state, element = _whole(config, "n_audio_state"), _whisper_element(options)
+    # The encoder's activations; without a fused attention its matrices too, but then windows come one at a time.
+    encoding = AUDIO_CTX * state * element * 16
+    attention = 2 * _whole(config, "n_audio_head") * AUDIO_CTX**2 * 4
+    working = (
+        max(batch * encoding, encoding + attention) if element < _PREFERRED_BYTES["float32"] else (encoding + attention)
+    )
+    return Estimate(weights, PROCESS + batch * (_window_bytes(config, element) + _HEARD) + working)
+
+
+def whisper_batch(config: Mapping[str, Any], options: Mapping[str, Any]) -> int:
+    """Return how many windows a Whisper model decodes together at most.
+
+    The option ``batch`` says so; otherwise `BATCH`, or fewer if their caches would take more than `WINDOWS_BYTES`.
+    """
+    if options.get("batch"):
+        return max(1, int(options["batch"]))
+    return max(1, min(BATCH, WINDOWS_BYTES // max(1, _window_bytes(config, _whisper_element(options)))))
+
+
+def _window_bytes(config: Mapping[str, Any], element: int) -> int:
+    """Return what one window takes while it is decoded: keys and values of sound and text, features, logits."""
+    state, layers = _whole(config, "n_text_state") or _whole(config, "n_audio_state"), _whole(config, "n_text_layer")
+    places = AUDIO_CTX + _whole(config, "n_text_ctx")
+    return element * state * (2 * layers * places + AUDIO_CTX) + 24 * _whole(config, "n_vocab")
+
+
+def _whisper_element(options: Mapping[str, Any]) -> int:
+    dtype = str(options.get("dtype", "auto"))
+    return _PREFERRED_BYTES.get(dtype) or (4 if cpu_expected() else 2)
 
 
 def read_config(model: Path) -> dict[str, Any]:

@@ -1,7 +1,9 @@
-"""The log-mel spectrogram of a whole recording, computed piece by piece.
+"""The log-mel spectrogram of one window, from its samples.
 
-The same numbers as ``mlx_whisper.audio.log_mel_spectrogram`` with 30 s of padding, whose intermediate arrays for one
-hour take more than a gigabyte at once; here it is 32 kB a second of sound and nothing else.
+The same numbers as ``mlx_whisper.audio.log_mel_spectrogram`` gives for these frames of the recording, but for one
+thing: there everything more than eight decades below the loudest frame *of the recording* is clamped, which has to be
+known before the first window; here the loudest frame *of the window* counts. That is how Whisper was trained, on pieces
+of half a minute, and only what is 80 dB below the loudest sound is touched at all.
 """
 
 from __future__ import annotations
@@ -11,90 +13,48 @@ from typing import Any, Final
 #: Samples per frame (10 ms), and per transform.
 HOP: Final = 160
 N_FFT: Final = 400
+#: Samples before a frame's place, and after it, that it looks at.
+REACH: Final = N_FFT // 2
 #: Frames in a window of 30 s.
 WINDOW: Final = 3000
 
-_SILENCE: Final = -10.0  # log10 of the floor of 1e-10
 _RANGE: Final = 8.0  # what lies further below the loudest frame is clamped
 
 
-class MelBuilder:
-    """Takes samples, gives a `Mel`."""
+def window(samples: Any, *, before: int, size: int, n_mels: int) -> Any:
+    """Return (3000, *n_mels*) for *size* frames, filled up with zeros as Whisper does.
 
-    def __init__(self, n_mels: int) -> None:
-        from mlx_whisper.audio import hanning, mel_filters
+    The 16-bit *samples* begin *before* samples ahead of the first frame's place: `REACH`, or 0 at the recording's
+    beginning, where what lies before it is mirrored. Where they end too early silence is assumed.
+    """
+    import mlx.core as mx
 
-        self._filters = mel_filters(n_mels)
-        self._hanning = hanning(N_FFT)
-        self._rest: Any = None
-        self._frames: list[Any] = []
-        self._samples = 0
-
-    def add(self, samples: Any) -> None:
-        """Take the next float32 *samples*, at least 201 at first."""
-        import numpy as np
-
-        self._samples += len(samples)
-        if self._rest is None:
-            # The first frame is centred on the first sample: what lies before it is mirrored.
-            start = samples[: N_FFT // 2 + 1]
-            start = np.pad(start, (0, N_FFT // 2 + 1 - len(start)))
-            self._rest = start[1:][::-1].astype(np.float32)
-        buffer = np.concatenate([self._rest, samples])
-        count = max(0, (len(buffer) - N_FFT) // HOP + 1)
-        if count:
-            self._frames.append(self._transform(buffer[: (count - 1) * HOP + N_FFT], count))
-        self._rest = buffer[count * HOP :]
-
-    def finish(self) -> Mel:
-        """Return the spectrogram; frames that still hold sound but lie beyond its end are kept too."""
-        import numpy as np
-
-        content = self._samples // HOP
-        missing = content + 3 - sum(map(len, self._frames))
-        if missing > 0:
-            buffer = np.zeros((missing - 1) * HOP + N_FFT, np.float32)
-            rest = self._rest[: len(buffer)]
-            buffer[: len(rest)] = rest
-            self._frames.append(self._transform(buffer, missing))
-        return Mel(np.concatenate(self._frames), content)
-
-    def _transform(self, samples: Any, count: int) -> Any:
-        """Return the log10 of the mel energies of *count* frames as a NumPy array."""
-        import mlx.core as mx
-        import numpy as np
-
-        strided = mx.as_strided(mx.array(samples), shape=[count, N_FFT], strides=[HOP, 1])
-        energies = mx.fft.rfft(strided * self._hanning).abs().square() @ self._filters.T
-        return np.array(mx.maximum(energies, 1e-10).log10())
+    log = _logarithms(_around(samples, before, size), size, n_mels)
+    scaled = (mx.maximum(log, log.max() - _RANGE) + 4.0) / 4.0
+    return mx.pad(scaled, [(0, WINDOW - size), (0, 0)]) if size < WINDOW else scaled
 
 
-class Mel:
-    """A finished spectrogram."""
+def _around(samples: Any, before: int, size: int) -> Any:
+    """Return exactly the float32 samples that *size* frames look at, as an MLX array."""
+    import mlx.core as mx
+    import numpy as np
 
-    def __init__(self, frames: Any, content: int) -> None:
-        self._frames = frames
-        self._floor = float(frames.max()) - _RANGE
-        #: Frames of the recording itself.
-        self.content = content
+    wanted = (size - 1) * HOP + N_FFT
+    if not before:
+        start = samples[: REACH + 1]
+        start = np.pad(start, (0, REACH + 1 - len(start)))
+        samples = np.concatenate([start[1:][::-1], samples[: wanted - REACH]])
+    samples = samples[:wanted]
+    if len(samples) < wanted:
+        samples = np.pad(samples, (0, wanted - len(samples)))
+    # 16 bits and a division are what Whisper's own loader does: the same file gives the same samples.
+    return mx.array(samples).astype(mx.float32) / 32768.0
 
-    def window(self, seek: int, size: int) -> Any:
-        """Return the *size* frames from *seek* as a window of 3000, filled up with zeros as Whisper does."""
-        import mlx.core as mx
 
-        scaled = self._scaled(self._frames[seek : seek + size])
-        return mx.pad(scaled, [(0, WINDOW - size), (0, 0)]) if size < WINDOW else scaled
+def _logarithms(samples: Any, size: int, n_mels: int) -> Any:
+    import mlx.core as mx
+    from mlx_whisper.audio import hanning, mel_filters
 
-    def beginning(self) -> Any:
-        """Return the first 30 s, filled up with silence: what the language is detected from."""
-        import mlx.core as mx
-        import numpy as np
-
-        first = self._frames[:WINDOW]
-        padding = np.full((WINDOW - len(first), first.shape[1]), _SILENCE, np.float32)
-        return mx.array(self._scaled(np.concatenate([first, padding])))
-
-    def _scaled(self, frames: Any) -> Any:
-        import mlx.core as mx
-
-        return (mx.maximum(mx.array(frames), self._floor) + 4.0) / 4.0
+    strided = mx.as_strided(samples, shape=[size, N_FFT], strides=[HOP, 1])
+    energies = mx.fft.rfft(strided * hanning(N_FFT)).abs().square() @ mel_filters(n_mels).T
+    return mx.maximum(energies, 1e-10).log10()

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from typing import Any, Final, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
+from jobs.errors import MlxdError
 from plugins.following import follow
 from plugins.hookspecs import hookimpl
 from plugins.inputs import AbsolutePath, check_file, opening
 from plugins.subtitles import FORMATS
-from plugins.task import Task, TaskContext
+from plugins.task import ModelHandle, Task, TaskContext
+from plugins.transcribe_record import Record, key_of
 
 #: More segments than this stay out of the job's result, which is one row of the ledger; the json format has them all.
 MOST_SEGMENTS: Final = 200
@@ -37,7 +40,10 @@ class Params(BaseModel):
         default=None, max_length=10_000, description="Text before the first words: names and spellings to expect."
     )
     word_timestamps: bool = Field(default=False, description="Time each word (in the json format).")
-    condition_on_previous_text: bool = Field(default=True, description="Let what was said before guide what follows.")
+    condition_on_previous_text: bool = Field(
+        default=False,
+        description="Let each half minute's text guide the next: one after another instead of side by side.",
+    )
     temperature: float = Field(default=0.0, ge=0, le=1, description="Randomness; 0 always takes the likeliest token.")
 
     @field_validator("formats", mode="before")
@@ -65,7 +71,7 @@ class Transcribe:
         if ctx.job.placement.root is not None:
             request["below"] = str(ctx.job.placement.root)
         with ctx.models(params.model, runtime="whisper") as model:
-            transcript = follow(model, request, _teller(ctx))
+            transcript = _heard(ctx, model, request)
         stem = ctx.stem or params.file.stem
         written = [ctx.output(f"{stem}.{form}", FORMATS[form](transcript)) for form in params.formats]
         return {
@@ -75,12 +81,29 @@ class Transcribe:
         }
 
 
-def _teller(ctx: TaskContext) -> Callable[[str, Mapping[str, Any]], None]:
+def _heard(ctx: TaskContext, model: ModelHandle, request: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what the recording says, from where an earlier attempt came to."""
+    record = Record(ctx, key_of(request, model.info))
+    resume = {"resume": record.state} if record.state else {}
+    try:
+        return record.whole(follow(model, {**request, **resume}, _teller(ctx, record)))
+    except MlxdError:
+        # A stale fence refuses this, and then there is nothing to save: the job is somebody else's.
+        with suppress(MlxdError):
+            record.save(now=True)
+        raise
+
+
+def _teller(ctx: TaskContext, record: Record) -> Callable[[str, Mapping[str, Any]], None]:
     def tell(kind: str, data: Mapping[str, Any]) -> None:
         if kind == "progress":
             total = data.get("total")
             ctx.progress(float(data.get("done", 0)), None if total is None else float(total), unit="s")
+        elif kind == "window":
+            record.window(data)
         else:
+            if kind == "segment":
+                record.segment(data)
             ctx.emit(kind, data)
 
     return tell
@@ -88,7 +111,7 @@ def _teller(ctx: TaskContext) -> Callable[[str, Mapping[str, Any]], None]:
 
 def _small(transcript: Mapping[str, Any]) -> dict[str, Any]:
     """Return *transcript* without what would make the ledger's row large."""
-    result = dict(transcript)
+    result = {key: value for key, value in transcript.items() if key != "since"}
     segments = result.pop("segments", [])
     result["text"] = str(transcript["text"]).strip()
     result["segment_count"] = len(segments)

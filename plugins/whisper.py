@@ -1,11 +1,13 @@
 """The runtime ``whisper``: speech to text by mlx-whisper, without ffmpeg and without torch.
 
-Options: ``dtype`` (auto, float32, float16).
+Options: ``dtype`` (auto, float32, float16), ``batch`` (windows of half a minute that are decoded together at most;
+default 16, fewer if their caches would take more than two gigabytes).
 """
 
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import importlib
 import sys
 import types
@@ -13,7 +15,7 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final
 
-from plugins.estimate import estimate_whisper
+from plugins.estimate import estimate_whisper, read_config, whisper_batch
 from plugins.hookspecs import hookimpl
 from plugins.runtime import Estimate, Runtime, Session
 
@@ -53,7 +55,15 @@ class WhisperRuntime:
         net = load_model(str(model), dtype=mx.float16 if half else mx.float32)
         # The decoder insists on one format throughout, whatever the file holds.
         net = settle(net, "float16" if half else "auto" if on_cpu() else "float32", dequantise=dequantised)
-        return WhisperSession(net, half=half, about={"model_type": "whisper"})
+        batch = whisper_batch(read_config(model), options)
+        about = {"model_type": "whisper", "files": _files(model)}
+        return WhisperSession(net, half=half, batch=batch, about=about)
+
+
+def _files(model: Path) -> str:
+    """Return what tells a model's files from others: a checkpoint holds for the very same ones."""
+    facts = [(path.name, path.stat().st_size, path.stat().st_mtime_ns) for path in sorted(model.iterdir())]
+    return hashlib.sha256(repr(facts).encode()).hexdigest()[:16]
 
 
 @contextlib.contextmanager

@@ -1,24 +1,67 @@
-"""One recording being transcribed: decode a piece, or decode a window, until it is done."""
+"""One recording being transcribed: which of its windows can be decoded now, and what their texts amount to.
+
+Windows that were cut from each other are decoded in any order, and told in the order of time. A checkpoint says up to
+where everything was told; what an earlier attempt told is not decoded again.
+"""
 
 from __future__ import annotations
 
-import importlib
 import time
-from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from typing import Any, Final
 
 from plugins import whisper_windows as windows
-from plugins.audio import RATE, Sound
-from plugins.mel import WINDOW, Mel, MelBuilder
+from plugins.mel import HOP, WINDOW
 from plugins.runtime import Event
+from plugins.whisper_plan import Mark, Plan, Stretch
+from plugins.whisper_reader import Reader
 from plugins.whisper_request import WhisperRequest
+from plugins.whisper_words import Aligner, public
 
-# Windows a recording may take beyond one a second: with more it creeps, and each then moves on by its whole length.
+#: Windows a recording may take beyond one a second: with more it creeps, and each then moves on by its whole length.
 _SPARE_WINDOWS: Final = 20
+#: Frames that are worth a window of their own after a text that ended before its window did.
+_LEAST_REST: Final = 20
+
+
+@dataclass(eq=False)
+class Clip:
+    """A part of the recording that does not depend on the text before it, as far as it has come."""
+
+    #: Where to go on once it was told; for one without an end it is set when its window is done.
+    mark: Mark
+    segments: list[dict[str, Any]] = field(default_factory=list)
+    tokens: list[int] = field(default_factory=list)
+    last_speech: float = 0.0
+    windows: int = 0
+
+
+@dataclass(eq=False)
+class Window:
+    """One window on its way to its text."""
+
+    job: Transcription
+    clip: Clip
+    stretch: Stretch
+    #: The encoded sound, once it is: for another temperature it need not be done again.
+    features: Any = None
+    attempt: int = 0
+
+    @property
+    def temperature(self) -> float:
+        """Return the temperature of this attempt."""
+        return self.job.temperatures[self.attempt]
+
+    @property
+    def seed(self) -> int:
+        """Return a number of this attempt's own, so that what others transcribe meanwhile changes nothing."""
+        return self.stretch.seek * len(self.job.temperatures) + self.attempt
 
 
 class Transcription:
-    """The state of one request. Each `step` does one bounded piece of work and returns what to tell."""
+    """The state of one request."""
 
     def __init__(
         self,
@@ -26,219 +69,252 @@ class Transcription:
         request: WhisperRequest,
         model: Any,
         *,
-        half: bool,
+        heard: Callable[[], None] = lambda: None,
         clock: Callable[[], float] = time.perf_counter,
     ) -> None:
         self.id = request_id
         self.request = request
+        self.temperatures = windows.temperatures(request.temperature)
+        #: The language's code; None until it was detected.
+        self.language = request.language or (None if model.is_multilingual else "en")
         self._model = model
-        self._half = half
+        self._heard = heard
         self._clock = clock
-        self._temperatures = windows.temperatures(request.temperature)
-        self._notes: list[str] = []
-        self._segments: list[dict[str, Any]] = []
-        self._tokens: list[int] = []
-        self._prompt_from = 0
-        self._seek = 0
-        self._windows = 0
-        self._attempt = 0
-        self._features: Any = None
-        self._last_speech = 0.0
-        self._mel: Mel
+        self._aligner = Aligner(model) if request.word_timestamps else None
+        self._plan: Plan | None = None
+        self._clips: deque[Clip] = deque()
+        self._done: set[Clip] = set()
+        self._ready: deque[Window] = deque()
         self._tokenizer: Any = None
-        self._initial = 0
-        self._began = clock()
-        self._total: float | None = None
-        self._work = self._run()
+        self._segments: list[dict[str, Any]] = []
+        self._texts: list[str] = []
+        #: What leads the next window, with previous text.
+        self._context: list[int] = []
+        self._last_speech = 0.0
+        #: Frames: up to where everything was told, and from where on by this attempt.
+        self._at = self._since = 0
+        self._windows = 0
+        self._restored = False
+        self._began = 0.0
 
-    def step(self) -> list[Event]:
-        """Do the next piece of work; the last one's events end with ``done``.
+    # -- windows out ------------------------------------------------------------------------------------------------
+
+    @property
+    def open(self) -> bool:
+        """Whether its file is being read."""
+        return self._plan is not None
+
+    def begin(self) -> None:
+        """Start to read the file."""
+        self._began = self._clock()
+        resume = self.request.resume
+        frame, digest = (resume.frame, resume.digest) if resume else (0, "")
+        reader = Reader(self.request.file, below=self.request.below, skip=frame * HOP, digest=digest, heard=self._heard)
+        self._plan = Plan(reader, cutting=not self.request.condition_on_previous_text, at=frame)
+
+    def ready(self, wanted: int) -> Sequence[Window]:
+        """Return the windows that can be decoded now, about *wanted* if there are so many, earliest first.
 
         Raises:
             ValueError: the file cannot be used; the message says why.
 
         """
-        return next(self._work)
+        plan = self._plan
+        if plan is None:
+            return self._ready
+        while len(self._ready) < wanted and (stretch := plan.next()) is not None:
+            clip = Clip(plan.mark)
+            self._clips.append(clip)
+            self._ready.append(Window(self, clip, stretch))
+        if not self._restored and plan.resumed is not None:
+            self._restore(same=plan.resumed)
+        return self._ready
+
+    def take(self, window: Window) -> None:
+        """Note that *window* is being worked on."""
+        self._ready.remove(window)
+
+    def back(self, window: Window) -> None:
+        """Put *window* back: it comes next."""
+        self._ready.appendleft(window)
+
+    @property
+    def finished(self) -> bool:
+        """Whether everything was told but the end."""
+        return self._plan is not None and self._plan.finished and not self._clips
 
     def close(self) -> None:
-        """Let go of an unfinished file."""
-        self._work.close()
+        """Let go of the file."""
+        if self._plan is not None:
+            self._plan.close()
 
-    def _run(self) -> Generator[list[Event], None, None]:
-        """The whole job; each yield is the end of a piece of work."""
-        yield from self._listen()
-        self._prepare()
-        while self._seek < self._mel.content:
-            yield self._window()
-        yield [(self.id, "done", self._result())]
+    def _restore(self, *, same: bool) -> None:
+        """Go on from what an earlier attempt did, if the sound before is the same."""
+        self._restored = True
+        if not same or self.request.resume is None:
+            return
+        resume = self.request.resume
+        self._since = self._at = resume.frame
+        self._context, self._last_speech, self._windows = list(resume.context), resume.last_speech, resume.windows
+        self.language = resume.language or self.language
 
-    # -- sound ------------------------------------------------------------------------------------------------------
+    # -- texts in ---------------------------------------------------------------------------------------------------
 
-    def _listen(self) -> Iterator[list[Event]]:
-        self._began = self._clock()
-        sound, builder = Sound(self.request.file, below=self.request.below), MelBuilder(self._model.dims.n_mels)
-        self._total = sound.duration
-        try:
-            for piece in sound.pieces():
-                builder.add(piece)
-                yield [self._progress()]
-        finally:
-            sound.close()
-        self._total = sound.samples / RATE
-        self._notes += sound.notes
-        self._mel = builder.finish()
+    def tokenizer(self) -> Any:
+        """Return the tokenizer for its language, which must be known."""
+        if self._tokenizer is None:
+            from mlx_whisper.tokenizer import get_tokenizer
 
-    def _prepare(self) -> None:
-        from mlx_whisper.tokenizer import get_tokenizer
+            self._tokenizer = get_tokenizer(
+                self._model.is_multilingual,
+                num_languages=self._model.num_languages,
+                language=self.language,
+                task=self.request.task,
+            )
+        return self._tokenizer
 
-        language = self.request.language or self._detect()
-        self._language = language
-        self._tokenizer = get_tokenizer(
-            self._model.is_multilingual,
-            num_languages=self._model.num_languages,
-            language=language,
-            task=self.request.task,
-        )
-        if self.request.initial_prompt:
-            self._tokens = list(self._tokenizer.encode(" " + self.request.initial_prompt.strip()))
-            self._initial = len(self._tokens)
+    def prompt(self) -> tuple[list[int], int]:
+        """Return what a window is fed before its text, and where in it the text is said to start."""
+        tokenizer = self.tokenizer()
+        before = self._context
+        if not before and self.request.initial_prompt and not (self._windows and self._conditioned):
+            before = list(tokenizer.encode(" " + self.request.initial_prompt.strip()))
+            if self._conditioned:
+                self._context = before
+        most = int(self._model.dims.n_text_ctx) // 2 - 1
+        led = [tokenizer.sot_prev, *before[-most:]] if before else []
+        return [*led, *tokenizer.sot_sequence], len(led)
 
-    def _detect(self) -> str:
-        if not self._model.is_multilingual:
-            return "en"
-        _, probabilities = self._model.detect_language(self._cast(self._mel.beginning()))
-        return str(max(probabilities, key=probabilities.get))
+    @property
+    def _conditioned(self) -> bool:
+        return self.request.condition_on_previous_text
 
-    # -- windows ----------------------------------------------------------------------------------------------------
-
-    def _window(self) -> list[Event]:
-        """Decode the window at hand once; a doubtful result is tried again in the next step."""
-        size = min(WINDOW, self._mel.content - self._seek)
-        mel = self._cast(self._mel.window(self._seek, size))
-        attempt = self._decode(self._features if self._features is not None else mel)
-        if windows.needs_another(attempt) and self._attempt + 1 < len(self._temperatures):
-            self._attempt += 1
+    def heard(self, window: Window, attempt: windows.Attempt) -> list[Event]:
+        """Take what *window* said; return what can be told. A doubtful text is tried again: see `ready`."""
+        if windows.needs_another(attempt) and window.attempt + 1 < len(self.temperatures):
+            window.attempt += 1
+            self.back(window)
             return []
-        self._attempt, self._features = 0, None
+        clip, stretch = window.clip, window.stretch
         self._windows += 1
-        before = len(self._segments)
-        if windows.is_silent(attempt):
-            self._seek += size
+        clip.windows += 1
+        advance = stretch.size if windows.is_silent(attempt) else self._keep(window, attempt)
+        if self._conditioned:
+            self._lead(clip, attempt)
+        if stretch.closed:
+            self._follow(window, advance)
         else:
-            self._take(attempt, mel, size)
-        new = self._segments[before:]
-        return [*((self.id, "segment", segment) for segment in new), self._progress()]
+            self._pass(window, advance)
+        return self._tell()
 
-    def _decode(self, mel: Any) -> windows.Attempt:
-        import mlx.core as mx
-        from mlx_whisper.decoding import DecodingOptions, decode
-
-        temperature = self._temperatures[self._attempt]
-        # Drawn anew for each attempt, so that what others transcribe meanwhile changes nothing.
-        mx.random.seed(self._seek * len(self._temperatures) + self._attempt)
-        options = DecodingOptions(
-            task=self.request.task,
-            language=self._language,
-            temperature=temperature,
-            prompt=self._tokens[self._prompt_from :],
-            fp16=self._half,
-        )
-        result = decode(self._model, mel, options)
-        self._features = result.audio_features  # the encoder's work need not be done again for another temperature
-        return windows.Attempt(
-            tokens=[int(token) for token in result.tokens],
-            temperature=temperature,
-            avg_logprob=float(result.avg_logprob),
-            compression_ratio=float(result.compression_ratio),
-            no_speech_prob=float(result.no_speech_prob),
-        )
-
-    def _take(self, attempt: windows.Attempt, mel: Any, size: int) -> None:
-        """Keep what a window says and go on."""
-        cut = windows.cut(attempt.tokens, size=size, first_timestamp=self._tokenizer.timestamp_begin)
-        found = [self._segment(piece) for piece in cut.pieces]
+    def _keep(self, window: Window, attempt: windows.Attempt) -> int:
+        """Keep what the window says; return the frames to go on."""
+        clip, stretch = window.clip, window.stretch
+        tokenizer = self.tokenizer()
+        cut = windows.cut(attempt.tokens, size=stretch.size, first_timestamp=tokenizer.timestamp_begin)
+        found = [self._segment(piece, stretch.seek) for piece in cut.pieces]
         advance = cut.advance
-        if self.request.word_timestamps:
-            advance = self._align(found, mel, size, cut)
-        if self._windows > self._mel.content // 100 + _SPARE_WINDOWS:
-            advance = size
-        self._seek += advance
-        kept = [one for one in found if one["start"] != one["end"] and one["text"].strip()]
-        for one in kept:
-            self._tokens += one["tokens"]
-            self._segments.append(_public(one, words=self.request.word_timestamps))
-        if not self.request.condition_on_previous_text or attempt.temperature > windows.HOT:
-            self._prompt_from = len(self._tokens)
+        if self._aligner is not None:
+            last = max(clip.last_speech, self._last_speech if self._conditioned else stretch.seek / 100)
+            advance, clip.last_speech = self._aligner.align(
+                found, tokenizer, window.features, size=stretch.size, seek=stretch.seek, cut=cut, last_speech=last
+            )
+        for one in found:
+            if one["start"] != one["end"] and one["text"].strip():
+                clip.tokens += one["tokens"]
+                clip.segments.append(public(one, words=self._aligner is not None))
+        allowed = WINDOW // 100 if stretch.closed else stretch.seek // 100 + _SPARE_WINDOWS
+        creeping = (clip.windows if stretch.closed else self._windows) > allowed
+        return stretch.size if creeping else advance
 
-    def _segment(self, piece: windows.Piece) -> dict[str, Any]:
+    def _segment(self, piece: windows.Piece, seek: int) -> dict[str, Any]:
         """Return *piece* as mlx_whisper's timing wants it."""
-        offset = self._seek / 100
-        text = [token for token in piece.tokens if token < self._tokenizer.eot]
+        tokenizer, offset = self.tokenizer(), seek / 100
+        text = [token for token in piece.tokens if token < tokenizer.eot]
         return {
-            "seek": self._seek,
+            "seek": seek,
             "start": offset + piece.start,
             "end": offset + piece.end,
-            "text": self._tokenizer.decode(text),
+            "text": tokenizer.decode(text),
             "tokens": list(piece.tokens),
         }
 
-    def _align(self, found: list[dict[str, Any]], mel: Any, size: int, cut: windows.Cut) -> int:
-        """Give each segment its words; return the frames to go on, which end with the last word."""
-        timing = importlib.import_module("mlx_whisper.timing")  # two seconds of numba and scipy, only when asked for
-        timing.add_word_timestamps(
-            segments=found,
-            model=self._model,
-            tokenizer=self._tokenizer,
-            mel=mel,
-            num_frames=size,
-            last_speech_timestamp=self._last_speech,
-        )
-        ends = [float(word["end"]) for one in found for word in one["words"]]
-        self._last_speech = ends[-1] if ends else float(found[-1]["end"])
-        to_last_word = round(self._last_speech * 100) - self._seek
-        return to_last_word if not cut.closed and to_last_word > 0 else cut.advance
+    def _lead(self, clip: Clip, attempt: windows.Attempt) -> None:
+        """Let what was said lead the next window, unless it was said at a high temperature."""
+        if windows.is_silent(attempt):
+            return
+        most = int(self._model.dims.n_text_ctx)
+        self._context = [] if attempt.temperature > windows.HOT else (self._context + clip.tokens)[-most:]
+        self._last_speech = max(self._last_speech, clip.last_speech)
+
+    def _follow(self, window: Window, advance: int) -> None:
+        """In a window with an end of its own: decode what is left of it, if there is any sound."""
+        stretch = window.stretch
+        if stretch.size - advance < _LEAST_REST or stretch.quiet(advance):
+            self._done.add(window.clip)
+        else:
+            self.back(Window(self, window.clip, stretch.rest(advance)))
+
+    def _pass(self, window: Window, advance: int) -> None:
+        """In a window without one: the next begins where this text ends, or beyond what is left of the sound."""
+        stretch = window.stretch
+        rest = stretch.size - advance
+        last = stretch.size < WINDOW and not self._conditioned
+        if last and rest > 0 and (rest < _LEAST_REST or stretch.quiet(advance)):
+            advance = stretch.size
+        if self._plan is not None:
+            self._plan.go_on(advance)
+            window.clip.mark = self._plan.mark
+        self._done.add(window.clip)
 
     # -- telling ----------------------------------------------------------------------------------------------------
 
-    def _cast(self, mel: Any) -> Any:
-        import mlx.core as mx
+    def _tell(self) -> list[Event]:
+        """Return what is ready in the order of time."""
+        events: list[Event] = []
+        while self._clips and self._clips[0] in self._done:
+            clip = self._clips.popleft()
+            self._done.discard(clip)
+            events += [(self.id, "segment", one) for one in clip.segments]
+            self._segments += clip.segments
+            self._texts.append(self.tokenizer().decode(clip.tokens))
+            self._at = clip.mark.frame
+            told = {"text": self._texts[-1], "since": self._since / 100, "state": self._state(clip.mark)}
+            events.append((self.id, "window", {**told, "last": self.finished}))
+        return [*events, self.progress()] if events else []
 
-        return mel.astype(mx.float16) if self._half else mel
-
-    def _progress(self) -> Event:
-        done = self._seek / 100 if self._total is None else min(self._seek / 100, self._total)
-        return self.id, "progress", {"done": round(done, 2), "total": self._total and round(self._total, 2)}
-
-    def _result(self) -> dict[str, Any]:
-        seconds = self._clock() - self._began
-        duration = self._total or 0.0
+    def _state(self, mark: Mark) -> dict[str, Any]:
+        """Return what another attempt needs to go on from here."""
         return {
-            "text": self._tokenizer.decode(self._tokens[self._initial :]).strip(),
-            "language": self._language,
-            "duration": round(duration, 3),
-            "segments": self._segments,
-            "realtime_factor": round(duration / seconds, 2) if seconds > 0 else 0.0,
-            "notes": self._notes,
+            "frame": mark.frame,
+            "digest": mark.digest,
+            "language": self.language,
+            "context": self._context,
+            "last_speech": self._last_speech,
+            "windows": self._windows,
         }
 
+    def progress(self) -> Event:
+        """Return how far it is, in seconds of sound."""
+        total = self._plan.duration if self._plan is not None else None
+        done = self._at / 100 if total is None else min(self._at / 100, total)
+        return self.id, "progress", {"done": round(done, 2), "total": total and round(total, 2)}
 
-def _public(segment: Mapping[str, Any], *, words: bool) -> dict[str, Any]:
-    """Return what is told of a segment: plain floats, NumPy's are no JSON."""
-    shown = {
-        "start": round(float(segment["start"]), 3),
-        "end": round(float(segment["end"]), 3),
-        "text": segment["text"].strip(),
-    }
-    return {**shown, "words": _plain_words(segment["words"])} if words else shown
-
-
-def _plain_words(words: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    return [
-        {
-            "word": str(one["word"]),
-            "start": round(float(one["start"]), 3),
-            "end": round(float(one["end"]), 3),
-            "probability": round(float(one["probability"]), 4),
-        }
-        for one in words
-    ]
+    def result(self) -> Event:
+        """Return the end: what this attempt heard, and from where on."""
+        duration = (self._plan and self._plan.duration) or 0.0
+        since = self._since / 100
+        seconds = self._clock() - self._began
+        return (
+            self.id,
+            "done",
+            {
+                "text": "".join(self._texts).strip(),
+                "language": self.language or "en",
+                "duration": round(duration, 3),
+                "segments": self._segments,
+                "since": since,
+                "realtime_factor": round((duration - since) / seconds, 2) if seconds > 0 else 0.0,
+                "notes": list(self._plan.notes) if self._plan else [],
+            },
+        )

@@ -11,6 +11,22 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from jobs.model import Lane
 
 
+class Resume(BaseModel):
+    """Where an earlier attempt has come to, as the event ``window`` told in ``state``."""
+
+    model_config = ConfigDict(extra="ignore")
+
+    #: The frame (of 10 ms) to go on from.
+    frame: int = Field(ge=0)
+    #: Hash of the samples before it: where they are others, everything is done anew.
+    digest: str
+    language: str | None = None
+    #: Tokens of the text before, if it leads what follows.
+    context: list[int] = []
+    last_speech: float = 0.0
+    windows: int = 0
+
+
 class WhisperRequest(BaseModel):
     """A request to the runtime ``whisper``."""
 
@@ -28,7 +44,10 @@ class WhisperRequest(BaseModel):
     #: The first temperature; unsure windows are tried again at higher ones.
     temperature: float = Field(default=0.0, ge=0, le=1)
     task: Literal["transcribe", "translate"] = "transcribe"
-    condition_on_previous_text: bool = True
+    #: Let each window's text lead the next one's: one after another, as mlx_whisper does. Otherwise the recording is
+    #: cut in its pauses, and its windows are decoded side by side.
+    condition_on_previous_text: bool = False
+    resume: Resume | None = None
     #: Added by the runner.
     lane: Lane = Lane.NORMAL
 

@@ -19,8 +19,8 @@ def test_a_wav_of_16_khz_comes_as_it_is(tmp_path):
     """Sample for sample, as Whisper's own loader has it."""
     samples = tone(1.0)
     heard, sound = hear(write_wav(tmp_path / "a.wav", samples))
-    assert heard.dtype == np.float32
-    assert np.array_equal(heard, samples.astype(np.float32) / 32768)
+    assert heard.dtype == np.int16
+    assert np.array_equal(heard, samples)
     assert (sound.samples, sound.duration, sound.notes) == (RATE, 1.0, [])
 
 
@@ -33,10 +33,10 @@ def test_other_rates_and_channels_are_brought_to_one(tmp_path):
 
 
 def test_a_long_sound_comes_in_pieces(tmp_path):
-    """No piece is much longer than half a minute."""
+    """No piece is much longer than ten seconds."""
     sizes = [len(piece) for piece in Sound(write_wav(tmp_path / "a.wav", tone(70))).pieces()]
     assert sum(sizes) == 70 * RATE
-    assert len(sizes) == 3
+    assert len(sizes) == 7
     assert max(sizes) < PIECE + RATE
 
 

@@ -7,7 +7,7 @@ from fakes_weights import write_safetensors
 
 from jobs.errors import ModelBroken
 from plugins import estimate
-from plugins.estimate import PROCESS, estimate_lm, estimate_whisper, kv_bytes_per_token
+from plugins.estimate import PROCESS, estimate_lm, estimate_whisper, kv_bytes_per_token, whisper_batch
 
 LLAMA = {"num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 2, "hidden_size": 64}
 
@@ -55,14 +55,19 @@ def test_the_cache_follows_the_configuration(tmp_path):
     assert estimate_lm(model, {}).total == 400 + PROCESS + 8192 * 512 * 3 // 2 + 20
 
 
-def test_whisper_counts_its_window_and_an_hour_of_sound(tmp_path):
-    """Weights as loaded, caches of one window, and the spectrogram of a long recording."""
-    config = {"n_audio_state": 64, "n_text_layer": 2, "n_mels": 80, "n_vocab": 51864}
+def test_whisper_counts_its_windows(tmp_path):
+    """Weights as loaded, and what the windows of one batch take: fewer cost less, and large models take fewer."""
+    config = {"n_audio_state": 64, "n_text_state": 64, "n_text_layer": 2, "n_text_ctx": 448, "n_vocab": 51864}
     (tmp_path / "config.json").write_text(json.dumps(config))
     write_safetensors(tmp_path / "weights.safetensors", {"w": ("F16", [10])})
-    found = estimate_whisper(tmp_path, {})
+    found = estimate_whisper(tmp_path, {"dtype": "float32"})
     assert found.weights == 40
-    assert found.overhead > PROCESS + 3600 * 100 * 80 * 4
+    assert found.overhead > PROCESS + 16 * 4 * 64 * (2 * 2 * 1948 + 1500)
+    assert estimate_whisper(tmp_path, {"dtype": "float32", "batch": 2}).overhead < found.overhead
+    large = {"n_audio_state": 1280, "n_text_state": 1280, "n_text_layer": 32, "n_text_ctx": 448, "n_vocab": 51866}
+    assert whisper_batch(config, {"dtype": "float16"}) == 16
+    assert 4 <= whisper_batch(large, {"dtype": "float16"}) < 16
+    assert whisper_batch(large, {"batch": 12}) == 12
 
 
 @pytest.mark.parametrize("content", ["{", "[]"])
