@@ -10,6 +10,7 @@ from jobs.model import Lane
 from plugins.lm_answer import Answer
 from plugins.lm_memory import LmMemory
 from plugins.lm_plan import Plan
+from plugins.lm_turns import Overtaking
 
 #: Places beyond the batch that only the interactive lane may take: a person never waits for a batch to end.
 RESERVE: Final = 8
@@ -26,15 +27,21 @@ Working = Mapping[tuple[Lane, Plan], Sequence[Answer]]
 
 
 class Lines:
-    """A line for each lane; *batch* places, *memory* for the caches of all; *alone* for one at a time."""
+    """A line for each lane; *batch* places, *memory* for the caches of all; *alone* for one at a time.
 
-    def __init__(self, *, batch: int, memory: LmMemory, alone: bool = False) -> None:
+    *bounds* says how often a lane may be overtaken (`plugins.lm_turns`).
+    """
+
+    def __init__(
+        self, *, batch: int, memory: LmMemory, alone: bool = False, bounds: Mapping[Lane, int] | None = None
+    ) -> None:
         self._memory = memory
         #: Those who were in a step that raised: they go on one at a time, with nobody beside them.
         self.suspects: list[Answer] = []
         self._batch = batch
         self._alone = alone
         self._lines: dict[Lane, list[Answer]] = {lane: [] for lane in Lane}
+        self._overtaking = Overtaking(bounds)
 
     def __bool__(self) -> bool:
         return bool(self.suspects or any(self._lines.values()))
@@ -68,12 +75,30 @@ class Lines:
         """
         if self.suspects:
             return None if working or not fits(self.suspects[0]) else self.suspects.pop(0)
+        asking: dict[Lane, Answer] = {}
         for lane in Lane:
             answer = self._candidate(lane, fits)
-            if answer is None or not self._worth_beginning(lane, working, reading[lane]):
-                continue
-            if self._has_room_for(answer, working, taken):
-                return self._taken_out(lane, answer)
+            if answer is not None and self._has_place(lane, working, reading[lane]):
+                asking[lane] = answer
+        chosen = self._first(asking, _Load(working, taken)) if asking else None
+        if chosen is None:
+            return None
+        self._overtaking.began(chosen, asking)
+        return self._taken_out(chosen, asking[chosen])
+
+    def _first(self, asking: Mapping[Lane, Answer], load: _Load) -> Lane | None:
+        """Return which lane's answer, of those *asking*, is next and has memory to begin."""
+        memory = self._memory.tokens
+        owed = self._overtaking.owed(asking)
+        if owed is not None and load.plus(asking[owed]) <= memory:
+            return owed
+        kept = [asking[owed]] if owed is not None else []
+        for lane, answer in asking.items():
+            share = 1 if lane is Lane.INTERACTIVE else 1 - _KEPT_BACK
+            if lane is not owed and load.plus(answer, *kept) <= memory * share:
+                return lane
+            if load.plus(answer) > memory * share:
+                return None  # nobody less urgent begins to its cost
         return None
 
     def _candidate(self, lane: Lane, fits: Callable[[Answer], bool]) -> Answer | None:
@@ -92,6 +117,15 @@ class Lines:
             one.overtaken += 1
         return line.pop(at)
 
+    def _has_place(self, lane: Lane, working: Working, reading: int) -> bool:
+        """Whether one more of *lane* may be worked on."""
+        if not working:
+            return True
+        if lane in self._memory.paused or not self._worth_beginning(lane, working, reading):
+            return False
+        reserve = RESERVE if lane is Lane.INTERACTIVE and not self._alone else 0
+        return _count(lane, working) < self._batch + reserve
+
     def _worth_beginning(self, lane: Lane, working: Working, reading: int) -> bool:
         """Whether to let the next one begin now; in the batch lane several begin together, which costs a step less."""
         if lane is not Lane.BATCH or reading:
@@ -99,20 +133,24 @@ class Lines:
         free = self._batch - _count(lane, working)
         return free >= min(max(1, self._batch // _WAVES), len(self._lines[lane]))
 
-    def _has_room_for(self, answer: Answer, working: Working, taken: int) -> bool:
-        """Whether there is a place, and memory: rows of a batch are padded to the longest."""
-        if not working:
-            return True
-        lane = answer.request.lane
-        if lane in self._memory.paused:
-            return False
-        urgent = lane is Lane.INTERACTIVE
-        if _count(lane, working) >= self._batch + (RESERVE if urgent and not self._alone else 0):
-            return False
-        own = lane, answer.way.plan
-        tokens = sum(padded(answers) for key, answers in working.items() if key != own)
-        tokens += padded([*working.get(own, ()), answer]) + taken
-        return tokens <= self._memory.tokens * (1 if urgent else 1 - _KEPT_BACK)
+
+class _Load:
+    """The tokens of plain caches that those *working*, and what else has *taken* room, need at their longest."""
+
+    def __init__(self, working: Working, taken: int) -> None:
+        self._rows = {key: (len(answers), _longest(answers)) for key, answers in working.items()}
+        self._taken = taken
+
+    def plus(self, *answers: Answer) -> int:
+        """Return them with *answers* working, too; 0 if those are the first."""
+        if not self._rows:
+            return 0
+        rows = dict(self._rows)
+        for one in answers:
+            key = one.request.lane, one.way.plan
+            count, longest = rows.get(key, (0, 0))
+            rows[key] = count + 1, max(longest, one.cost)
+        return sum(count * longest for count, longest in rows.values()) + self._taken
 
 
 def _count(lane: Lane, working: Working) -> int:
@@ -121,4 +159,8 @@ def _count(lane: Lane, working: Working) -> int:
 
 def padded(answers: Sequence[Answer]) -> int:
     """Return the tokens of plain caches that those of *answers*, computed together, take at their longest."""
-    return len(answers) * max((answer.cost for answer in answers), default=0)
+    return len(answers) * _longest(answers)
+
+
+def _longest(answers: Sequence[Answer]) -> int:
+    return max((answer.cost for answer in answers), default=0)

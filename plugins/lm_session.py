@@ -39,7 +39,7 @@ from plugins.lm_quantised import PIECE as STEP
 from plugins.lm_request import Limits, parse, tokenise
 from plugins.lm_rows import Decoder, Rows
 from plugins.lm_speculation import Draft, Speculation
-from plugins.lm_turns import Turns
+from plugins.lm_turns import Turns, bounds_of
 from plugins.lm_ways import Ways
 from plugins.mlx_process import on_cpu, out_of_memory
 from plugins.runtime import Event
@@ -83,7 +83,7 @@ class LmSession:
         self._adapters = Adapters(model, limit=adapter_bytes)
         self._ways = Ways(model, self._adapters, draft=draft, options=options, element=4 if on_cpu() else 2)
         self._token_bytes = max(1, token_bytes)
-        alone = bool(self._unbatched)
+        alone, bounds = bool(self._unbatched), bounds_of(options or {})
         self._pace = Pace(PIECE)
         self._disk = None
         if prefix_place is not None:
@@ -97,8 +97,8 @@ class LmSession:
             keep=self._prefixes.allow,
             most_kept=prefix_bytes,
         )
-        self._lines = Lines(batch=1 if alone else max(1, batch), memory=self.memory, alone=alone)
-        self._turns = Turns()
+        self._lines = Lines(batch=1 if alone else max(1, batch), memory=self.memory, alone=alone, bounds=bounds)
+        self._turns = Turns(bounds)
         self._groups = Groups(self._new_group)
         self.info: Mapping[str, Any] = {
             **(about or {}),

@@ -50,6 +50,28 @@ class Turns:
         return self._bounds[lane] - 1 - self._passed[lane]
 
 
+class Overtaking:
+    """Which of the lanes that ask to begin was overtaken often enough; *bounds* as for `Turns`.
+
+    Small requests could slip into every gap in the memory for ever, and a large one would never find enough of it at
+    once. So of any as many beginnings as its bound says, while a lane asks, one is its own: the others wait for it.
+    """
+
+    def __init__(self, bounds: Mapping[Lane, int] | None = None) -> None:
+        self._bounds = {lane: max(LEAST, (bounds or {}).get(lane, ONE_STEP_IN)) for lane in Lane}
+        self._overtaken = dict.fromkeys(Lane, 0)
+
+    def owed(self, asking: Collection[Lane]) -> Lane | None:
+        """Return which of the lanes *asking* the next beginning belongs to, if to any: nobody begins to its cost."""
+        due = [lane for lane in Lane if lane in asking and self._overtaken[lane] >= self._bounds[lane] - 1]
+        return max(due, key=lambda lane: self._overtaken[lane] - self._bounds[lane], default=None)
+
+    def began(self, lane: Lane, asking: Collection[Lane]) -> None:
+        """Note that one of *lane* begins, before the others of those *asking*."""
+        for other in Lane:
+            self._overtaken[other] = self._overtaken[other] + 1 if other in asking and other is not lane else 0
+
+
 def bounds_of(options: Mapping[str, Any]) -> dict[Lane, int]:
     """Return the bounds in a model's *options*: ``one_step_in``, a number or one for each lane.
 

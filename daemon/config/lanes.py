@@ -1,16 +1,18 @@
-"""Lanes in the configuration: ``[lanes.<lane>]``, under which conditions the jobs of a lane run."""
+"""Lanes in the configuration: ``[lanes.<lane>]``, when the jobs of a lane run, and what share of a model they get."""
 
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from datetime import time
 from typing import Annotated, Any, Final, Literal, NamedTuple
 
-from pydantic import Field, PlainSerializer, PlainValidator
+from pydantic import AfterValidator, Field, PlainSerializer, PlainValidator
 
 from daemon.config.folders import Switch
 from daemon.config.units import Seconds
-from jobs.model import Frozen
+from jobs.model import Frozen, Lane
+from plugins.lm_turns import LEAST, ONE_STEP_IN
 
 _SPAN: Final = re.compile(r"(\d{1,2}):(\d{2}) ?- ?(\d{1,2}):(\d{2})")
 
@@ -52,7 +54,7 @@ Between = Annotated[Span, PlainValidator(span), PlainSerializer(str, return_type
 
 
 class LaneConfig(Frozen):
-    """``[lanes.<lane>]``: when the jobs of a lane may run. Everything that is said must hold."""
+    """``[lanes.<lane>]``: when the jobs of a lane may run (everything that is said must hold), and how often."""
 
     #: "mains": only while the machine is not on battery.
     power: Literal["any", "mains"] = "any"
@@ -66,6 +68,9 @@ class LaneConfig(Frozen):
     idle_for: Annotated[Seconds, Field(gt=0)] | None = None
     #: Whether running jobs step aside, too, when a condition ends; they go on later where they were.
     stop: Switch = False
+    #: Of this many steps of a language model in a row at least one is for the lane's answers, as long as there are any,
+    #: however many more urgent ones there are. Not for the interactive lane, which goes first.
+    one_step_in: Annotated[int, Field(strict=True, ge=LEAST, le=1000)] = ONE_STEP_IN
     #: Whether the machine is kept from falling asleep by itself while a job of the lane runs.
     keep_awake: Switch = False
 
@@ -74,3 +79,18 @@ class LaneConfig(Frozen):
         """Whether jobs may have to wait for something."""
         states = (self.power, self.low_power, self.thermal)
         return any(state != "any" for state in states) or self.between is not None or self.idle_for is not None
+
+
+def _first_goes_first(lanes: dict[Lane, LaneConfig]) -> dict[Lane, LaneConfig]:
+    if (first := lanes.get(Lane.INTERACTIVE)) is not None and first.one_step_in != ONE_STEP_IN:
+        raise ValueError("one_step_in for normal and batch only: the interactive lane goes before them")
+    return lanes
+
+
+#: Lane -> what is said of it.
+Lanes = Annotated[dict[Lane, LaneConfig], AfterValidator(_first_goes_first)]
+
+
+def turns(lanes: Mapping[Lane, LaneConfig]) -> dict[str, int]:
+    """Return the lanes' numbers as the runtime for language models takes them in its option ``one_step_in``."""
+    return {lane.value: one.one_step_in for lane, one in lanes.items() if lane is not Lane.INTERACTIVE}

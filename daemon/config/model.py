@@ -25,7 +25,7 @@ from pydantic import (
 from daemon.config.errors import explain
 from daemon.config.folders import FolderConfig, Switch, expand, inbox, listed
 from daemon.config.http import HttpConfig
-from daemon.config.lanes import LaneConfig
+from daemon.config.lanes import Lanes
 from daemon.config.notify import NotifyConfig
 from daemon.config.schedules import ScheduleConfig
 from daemon.config.shortcuts import ShortcutConfig
@@ -206,7 +206,7 @@ class Config(Frozen):
     outputs: OutputsConfig = OutputsConfig()
     queue: QueueConfig = QueueConfig()
     #: Lane -> under which conditions its jobs run. Lanes that are not named have none.
-    lanes: dict[Lane, LaneConfig] = Field(default_factory=dict)
+    lanes: Lanes = Field(default_factory=dict)
     #: Who hears of a job's end.
     notify: tuple[NotifyConfig, ...] = ()
     runner: RunnerConfig = RunnerConfig()

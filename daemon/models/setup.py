@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from typing import Any
 
+from daemon.config.lanes import turns
 from daemon.config.model import Config
 from daemon.models.engine import Engine
 from daemon.models.launch import Launch, PluginPlace
@@ -89,7 +90,7 @@ def _launch(
     return Launch(
         runtime=model.runtime,
         model=model.path,
-        options=model.options,
+        options=_options(config(), model),
         label=model.ref,
         plugins=place,
         start_timeout_s=settings.start_timeout_s,
@@ -134,6 +135,12 @@ class Spare:
         """Have one, unless the configuration says no."""
         if self._enabled():
             self._spares.keep(self._launch(model))
+
+
+def _options(config: Config, model: ResolvedModel) -> Mapping[str, Any]:
+    """Return what the runtime is told: the model's own options, and what share of the steps each lane has."""
+    steps = turns(config.lanes)
+    return {"one_step_in": steps, **model.options} if steps and model.runtime == "lm" else model.options
 
 
 def _file_name(ref: str) -> str:

@@ -12,7 +12,7 @@ from pydantic import BaseModel
 from daemon.config import model as configuration
 from daemon.config.check import origins, unknown_names
 from daemon.config.folders import FolderConfig, RuleConfig
-from daemon.config.lanes import LaneConfig
+from daemon.config.lanes import LaneConfig, turns
 from daemon.config.model import Config, load, read
 from daemon.config.notify import NotifyConfig
 from daemon.config.schedules import ScheduleConfig
@@ -224,6 +224,18 @@ def test_a_single_mistake_is_one_line(tmp_path: Path, home: Home) -> None:
 def test_a_mistake_is_found_where_it_is(tmp_path: Path, home: Home, text: str, key: str) -> None:
     """Mistakes of shape are told at the key that has them."""
     assert list(problems(tmp_path, home, text)) == [key]
+
+
+def test_the_first_lane_has_no_share(tmp_path: Path, home: Home) -> None:
+    """One step in so many is for those who are passed over; the others are told to the runtime as its option."""
+    (tmp_path / "c.toml").write_text("[lanes.batch]\none_step_in = 20\n[lanes.interactive]\nkeep_awake = true\n")
+    assert turns(load(tmp_path / "c.toml", home=home).lanes) == {"batch": 20}
+    (tmp_path / "c.toml").write_text("[lanes.interactive]\none_step_in = 20\n")
+    with pytest.raises(ConfigError, match="normal and batch only"):
+        load(tmp_path / "c.toml", home=home)
+    (tmp_path / "c.toml").write_text("[lanes.batch]\none_step_in = 2\n")
+    with pytest.raises(ConfigError, match="one_step_in"):
+        load(tmp_path / "c.toml", home=home)
 
 
 def test_bad_toml_names_the_line(tmp_path: Path, home: Home) -> None:
