@@ -167,6 +167,7 @@ class LmMemory:
         """Remember that memory ran out with *tokens* in the caches: less is tried from now on."""
         self.tokens = max(1, int(min(tokens, self.tokens) * BACK))
         self.ceiling = self.reckoned(self.tokens)
+        self.trim()
 
 
 #: What can be done when a request does not fit.
