@@ -1,7 +1,9 @@
 """The runtime ``lm``: language models by mlx-lm, many requests at once.
 
 Options: ``dtype`` (auto, keep, float32, float16, bfloat16), ``context`` (tokens, at most the model's own), ``batch``
-(requests decoded together, 32).
+(requests decoded together, 32), ``one_step_in`` (lane -> of how many steps it gets one at least: `plugins.lm_turns`),
+``draft_model`` (folder of a smaller model that guesses ahead). What requests do not say is taken from the options
+``num_draft_tokens``, ``adapter``, ``kv_bits``, ``kv_group_size`` and ``quantized_kv_start`` (`plugins.lm_plan`).
 """
 
 from __future__ import annotations
@@ -13,14 +15,20 @@ from typing import TYPE_CHECKING, Any, Final
 
 from plugins.estimate import CONTEXT, estimate_lm, kept_bytes, kv_bytes_per_token, text_config
 from plugins.hookspecs import hookimpl
+from plugins.lm_plan import Wanted, wanted
 from plugins.runtime import Estimate, Runtime, Session
 
 if TYPE_CHECKING:
     from plugins.lm_request import Limits
+    from plugins.lm_speculation import Draft
 
 
 #: What the caches of all answers under way may take together, bytes, unless one context alone takes more.
 CACHE_BYTES: Final = 1024**3
+#: Options that change nothing in what is computed for a prompt; those of requests are told apart with each request.
+_NOT_COMPUTING: Final = frozenset({"batch", "context", "one_step_in", "draft_model", *Wanted.model_fields})
+#: What adapters may take where nothing is known of the caches, of which they get half otherwise.
+ADAPTER_BYTES: Final = 256 * 1024**2
 
 
 class LmRuntime:
@@ -50,17 +58,31 @@ class LmRuntime:
         limits = limits_of(config, tokenizer, options)
         element = 4 if on_cpu() else 2
         tokens = cache_tokens(config, element=element)
+        token_bytes = kv_bytes_per_token(text_config(config), element)
+        wanted({}, options)  # a mistake in the options is told now, and not to every request
         return LmSession(
             net,
             tokenizer,
             limits=limits,
             batch=int(options.get("batch", 32)),
             cache_tokens=tokens,
-            token_bytes=kv_bytes_per_token(text_config(config), element),
-            prefix_bytes=kept_bytes(tokens * kv_bytes_per_token(text_config(config), element)),
+            token_bytes=token_bytes,
+            prefix_bytes=kept_bytes(tokens * token_bytes),
+            adapter_bytes=tokens * token_bytes // 2 or ADAPTER_BYTES,
+            draft=_draft(tokenizer, options, token_bytes=token_bytes, element=element),
             prefix_place=place(os.environ, model, _computing(net, options)),
+            options=options,
             about=_about(config),
         )
+
+
+def _draft(tokenizer: Any, options: Mapping[str, Any], *, token_bytes: int, element: int) -> Draft | None:
+    from plugins.lm_draft import load_draft
+
+    if not (folder := options.get("draft_model")):
+        return None
+    dtype = str(options.get("dtype", "auto"))
+    return load_draft(Path(str(folder)), tokenizer, dtype=dtype, token_bytes=token_bytes, element=element)
 
 
 def limits_of(config: Mapping[str, Any], tokenizer: Any, options: Mapping[str, Any]) -> Limits:
@@ -88,7 +110,7 @@ def _computing(net: Any, options: Mapping[str, Any]) -> dict[str, Any]:
 
     weights: Any = tree_flatten(net.parameters())
     return {
-        "options": {key: options[key] for key in options if key not in {"batch", "context"}},
+        "options": {key: options[key] for key in options if key not in _NOT_COMPUTING},
         "dtype": sorted({str(weight.dtype) for _, weight in weights}),
         "device": str(mx.default_device()),
         "versions": [version("mlx"), version("mlx-lm")],

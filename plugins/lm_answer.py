@@ -151,6 +151,7 @@ class Answer:
             # The first token comes with the prompt; the others took the time after it.
             "tokens_per_second": _rate(len(self.tokens) - 1, now - first),
             "prompt_tokens_per_second": _rate(len(self.prompt), first - self._began),
+            **({"draft_tokens": self._guesses, "accepted_tokens": self._right} if self.way.plan.draft_tokens else {}),
             "notes": [*self.notes, *(self._parts.notes if self._parts is not None else ())],
             **({"logprobs": self.logprobs} if self.request.logprobs is not None else {}),
         }

@@ -47,7 +47,9 @@ def quantise(cache: Cache, how: Quantised) -> Cache:
 
 def quantised(cache: Cache) -> bool:
     """Whether any layer of *cache* is in few bits."""
-    return any(hasattr(layer, "bits") for layer in cache)
+    from mlx_lm.models.cache import QuantizedKVCache
+
+    return any(isinstance(layer, QuantizedKVCache) for layer in cache)
 
 
 def obstacle(model: Any, how: Quantised) -> str | None:

@@ -111,3 +111,39 @@ def drain(session) -> dict[str, list[tuple[str, dict]]]:
         steps += 1
         assert steps < 20_000, "the session does not come to an end"
     return told
+
+
+def random_adapter(folder: Path, model: Path, *, seed: int = 0, kind: str = "lora", **parameters) -> Path:
+    """Write a LoRA adapter of random numbers for *model*, as mlx_lm.lora writes a trained one."""
+    import mlx.core as mx
+    from mlx.utils import tree_flatten
+    from mlx_lm.tuner.utils import linear_to_lora_layers
+    from mlx_lm.utils import load_model
+
+    folder.mkdir(parents=True, exist_ok=True)
+    net, _ = load_model(model, lazy=True)
+    net.freeze()
+    config = {"rank": 4, "scale": 4.0, "dropout": 0.1, **parameters}
+    linear_to_lora_layers(net, -1, config)
+    mx.random.seed(seed)
+    weights = {name: mx.random.normal(weight.shape) * 0.2 for name, weight in tree_flatten(net.trainable_parameters())}
+    mx.save_safetensors(str(folder / "adapters.safetensors"), weights)
+    about = {"fine_tune_type": kind, "num_layers": -1, "lora_parameters": config}
+    (folder / "adapter_config.json").write_text(json.dumps(about))
+    return folder
+
+
+def random_twin(folder: Path, model: Path) -> Path:
+    """Write a model that is as *model* is, with random weights."""
+    import shutil
+
+    import mlx.core as mx
+    from mlx.utils import tree_flatten
+    from mlx_lm.utils import load_model
+
+    shutil.copytree(model, folder, dirs_exist_ok=True)
+    net, _ = load_model(model, lazy=True)
+    mx.random.seed(9)
+    weights = {name: mx.random.normal(one.shape) * 0.05 for name, one in tree_flatten(net.parameters())}
+    mx.save_safetensors(str(folder / "model.safetensors"), weights, {"format": "mlx"})
+    return folder
