@@ -23,8 +23,9 @@ from torture.vitals import Vitals, look
 
 #: Seconds without a sign of life until a runner with work is taken for hung; it tells something every 5 ms.
 SILENCE_S = 1.5
-#: Seconds beyond that until a hung runner's job has begun anew.
-FOUND_S = 2.0
+#: Seconds beyond that until a hung runner's job has begun anew. It begins when its model is there again, so the start of
+#: a runner is among them.
+FOUND_S = 4.0
 #: Seconds by which the others' times may grow.
 GROWTH_S = 1.0
 #: Megabytes by which the daemon may grow.

@@ -60,6 +60,8 @@ class Stub:
     """The task."""
 
     name, summary, params = "stub", "Makes a text out of a key.", Params
+    #: So that the daemon knows which model a job will ask for.
+    runtime = "stub"
 
     def run(self, ctx: Any, params: Params) -> Mapping[str, Any]:
         """Do the steps that are left, then write the files."""
