@@ -53,9 +53,9 @@ class Engine:
             even = self._work(count)
             few = rounds if count == 8 else self._few  # noqa: PLR2004, RUF100
             self._pair(f"batch{count}", partial(arms.ours, even), partial(arms.theirs, even), few)
-        ragged = self._work(96, ragged=True)
+        ragged = self._work(self._options.ragged, ragged=True)
         self._pair("ragged", partial(arms.ours, ragged), partial(arms.theirs, ragged), self._few)
-        drawn = self._work(96, ragged=True, sampled=True)
+        drawn = self._work(self._options.ragged, ragged=True, sampled=True)
         self._pair("sampled", partial(arms.ours, drawn), partial(arms.theirs, drawn), self._few)
         self._shared()
         self._pause()
@@ -75,11 +75,21 @@ class Engine:
             made.append(one)
         return made
 
-    def _pair(self, name: str, ours: Callable[[], int], theirs: Callable[[], int], rounds: int, note: str = "") -> None:
+    def _pair(
+        self,
+        name: str,
+        ours: Callable[[], int],
+        theirs: Callable[[], int],
+        rounds: int,
+        *,
+        note: str = "",
+        warm: int | None = None,
+    ) -> None:
         from arms import rate
 
         if self._results.wants(f"engine.{name}"):
-            result = duel(partial(rate, ours), partial(rate, theirs), rounds=rounds)
+            warm = self._options.warm if warm is None else warm
+            result = duel(partial(rate, ours), partial(rate, theirs), rounds=rounds, warm=warm)
             self._results.duel(f"engine.{name}", result, note=note)
 
     def _gate(self) -> None:
@@ -105,7 +115,8 @@ class Engine:
         ]
         apart = partial(self._arms.ours, work, prefix_bytes=0)
         note = f"{len(work)} prompts, {common} tokens in common"
-        self._pair("shared", partial(self._arms.ours, work), apart, max(1, self._few - 1), note)
+        warm = 0 if self._results.device == "cpu" else None  # a minute and more, and no kernels to be built
+        self._pair("shared", partial(self._arms.ours, work), apart, max(1, self._few - 1), note=note, warm=warm)
 
     def _pause(self) -> None:
         """Interrupt a batch by questions of the interactive lane; the other way is to do both after one another."""
@@ -119,7 +130,7 @@ class Engine:
             return self._arms.ours(batch) + sum(self._arms.ours([one]) for one in asked)
 
         note = f"{INTERRUPTED} rows paused and resumed {QUESTIONS} times"
-        self._pair("pause", lambda: self._interrupted(batch, asked), apart, self._options.rounds, note)
+        self._pair("pause", lambda: self._interrupted(batch, asked), apart, self._options.rounds, note=note)
 
     def _interrupted(self, batch: list[dict[str, Any]], asked: list[dict[str, Any]]) -> int:
         session = self._arms.session()
@@ -141,7 +152,8 @@ class Engine:
         """Measure the gaps between the tokens of others while a long prompt comes in; the first time does not count."""
         if not self._results.wants("engine.gap"):
             return
-        found = [self._gap(number) for number in range(self._few + 1)][1:]
+        warm = self._options.warm
+        found = [self._gap(number) for number in range(warm + self._few)][warm:]
         ratios = Spread.of([one["most"] / one["during"] for one in found])
         usual = Spread.of([one["usual"] for one in found])
         during, most = (Spread.of([one[name] for one in found]) for name in ("during", "most"))
@@ -214,7 +226,9 @@ def main() -> int:
     from plugins import mlx_process
 
     mlx_process.prepare(cache=int(options.cache * 1e9) or None)
-    facts = {name: getattr(options, name) for name in ("size", "tokens", "shared", "long", "cache", "arrivals")}
+    facts = {
+        name: getattr(options, name) for name in ("size", "tokens", "ragged", "shared", "long", "cache", "arrivals")
+    }
     results = Results("engine", options, **facts)
     Engine(options, results).run()
     results.save()
@@ -226,6 +240,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--size", choices=sorted(SIZES), default="small")
     parser.add_argument("--few", type=int, default=0, help="rounds of what takes long (default: at most 3)")
     parser.add_argument("--tokens", type=int, default=0, help="tokens of an answer (default: by size)")
+    parser.add_argument("--ragged", type=int, default=96, help="requests of the ragged rows")
     parser.add_argument("--shared", type=int, default=2000, help="tokens that prompts have in common in that row")
     parser.add_argument("--sharing", type=int, default=100, help="prompts of that row")
     parser.add_argument("--long", type=int, default=8000, help="tokens of the long prompt beside others")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import functools
 import importlib.metadata
@@ -90,6 +91,7 @@ def interpreter() -> str:
     if not subprocess.run(check, check=False, capture_output=True).returncode:
         return sys.executable
     folder = Path(tempfile.mkdtemp(prefix="mlxd-bench-python-"))
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
     venv.create(folder, system_site_packages=True, with_pip=False, symlinks=True)
     (site,) = folder.glob("lib/python*/site-packages")
     here = str(Path(__file__).parent)

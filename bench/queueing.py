@@ -11,6 +11,7 @@ import contextlib
 import shutil
 import sys
 import time
+from collections.abc import Iterable
 from pathlib import Path
 
 import storm
@@ -33,8 +34,10 @@ def submits(results: Results, options: argparse.Namespace) -> None:
         return
     clients, each, workers = options.clients, options.each, options.workers
     with running() as house:
-        rounds = range(options.rounds + 1)
-        pairs = [(storm.ours(house, clients, each), storm.theirs(clients, each, workers)) for _ in rounds][1:]
+        rounds = range(options.warm + options.rounds)
+        pairs = [(storm.ours(house, clients, each), storm.theirs(clients, each, workers)) for _ in rounds][
+            options.warm :
+        ]
     waits = Spread.of([1000 * mine.p99 for mine, _ in pairs]).text("ms")
     accepted = paired([(mine.submits, other.jobs) for mine, other in pairs])
     note = f"{clients} clients, {each} each; acknowledged within {waits} (p99)"
@@ -70,13 +73,18 @@ def idle(results: Results, options: argparse.Namespace) -> None:
     with running() as house:
         Client(house.socket).health()
         time.sleep(min(SETTLING, options.idle))
-        before, began = _switches(house.pid), time.monotonic()
+        daemon = psutil.Process(house.pid)
+        pids = [daemon.pid, *(child.pid for child in daemon.children(recursive=True))]
+        before, began = _switches(pids), time.monotonic()
         time.sleep(options.idle)
-        after, seconds = _switches(house.pid), time.monotonic() - began
-        megabytes = psutil.Process(house.pid).memory_info().rss / 1e6
-    results.value("queue.rss", megabytes, unit="MB")
+        after, seconds = _switches(pids), time.monotonic() - began
+        megabytes = daemon.memory_info().rss / 1e6
+        children = [child.memory_info().rss / 1e6 for child in daemon.children(recursive=True)]
+    beside = f"and {sum(children):.0f} MB in {len(children)} children" if children else "no children"
+    results.value("queue.rss", megabytes, unit="MB", note=beside)
     if before is not None and after is not None:
-        results.value("queue.wakeups", (after - before) / seconds, unit="/s", note=f"over {seconds:.0f} s")
+        note = f"over {seconds:.0f} s, children included"
+        results.value("queue.wakeups", (after - before) / seconds, unit="/s", note=note)
     else:
         print("wake-ups are counted on Linux only; on a Mac `powermetrics --samplers tasks` tells them")
 
@@ -89,26 +97,27 @@ def startup(results: Results, options: argparse.Namespace) -> None:
             stack.callback(shutil.rmtree, house.home, ignore_errors=True)
             stack.callback(house.stop)
             readings = []
-            for _ in range(options.rounds + 1):
+            for _ in range(options.warm + options.rounds):
                 readings.append(house.start())
                 house.stop()
-        results.value("queue.startup", Spread.of(readings[1:]), unit="s", rounds=options.rounds)
+        results.value("queue.startup", Spread.of(readings[options.warm :]), unit="s", rounds=options.rounds)
     if results.wants("queue.command"):
         with running() as house:
             result = duel(
                 lambda: timed([*command(), "submit", "noop"], environ=house.environ),
                 lambda: timed([interpreter(), "-I", "-c", "pass"], environ=house.environ),
                 rounds=options.rounds,
+                warm=options.warm,
             )
         results.duel("queue.command", result, unit="s")
 
 
-def _switches(pid: int) -> int | None:
-    """Return how often the threads of *pid* have gone to sleep by themselves, or None where nobody counts."""
-    tasks = Path(f"/proc/{pid}/task")
-    if not tasks.is_dir():
+def _switches(pids: Iterable[int]) -> int | None:
+    """Return how often the threads of *pids* have gone to sleep by themselves, or None where nobody counts."""
+    if sys.platform != "linux":
         return None
-    lines = (line for task in tasks.iterdir() for line in (task / "status").read_text().splitlines())
+    tasks = (task for pid in pids for task in Path(f"/proc/{pid}/task").iterdir())
+    lines = (line for task in tasks for line in (task / "status").read_text().splitlines())
     return sum(int(line.split()[1]) for line in lines if line.startswith("voluntary_ctxt_switches"))
 
 

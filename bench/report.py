@@ -24,15 +24,36 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("places", type=Path, nargs="*", default=[RESULTS], help="JSON files, or folders of them")
     parser.add_argument("--device", choices=sorted(DEVICES), help="only what was taken on this")
+    parser.add_argument("--into", type=Path, metavar="PAGE", help="put the tables between this page's comments instead")
     parser.add_argument("--missed", action="store_true", help="only the rows that missed their target")
     options = parser.parse_args()
     runs = sorted(_read(options.places), key=lambda run: str(run["taken"]))
-    devices = [options.device] if options.device else list(DEVICES)
+    page = options.into.read_text(encoding="utf-8") if options.into else ""
+    for device in [options.device] if options.device else list(DEVICES):
+        found = "\n".join(tables(runs, device, missed=options.missed))
+        if options.into and found:
+            page = put(page, device, found)
+        elif found:
+            print(found)
+    if options.into:
+        options.into.write_text(page, encoding="utf-8")
+
+
+def tables(runs: Sequence[Mapping[str, Any]], device: str, *, missed: bool) -> Iterator[str]:
+    """Yield the tables of *device*."""
     for area in AREAS:
-        for device in devices:
-            chosen = [run for run in runs if (run["area"], run["device"]) == (area, device)]
-            if text := table(area, device, chosen, missed=options.missed):
-                print(text)
+        chosen = [run for run in runs if (run["area"], run["device"]) == (area, device)]
+        if text := table(area, device, chosen, missed=missed):
+            yield text
+
+
+def put(page: str, device: str, text: str) -> str:
+    """Return *page* with *text* between ``<!-- figures: cpu -->`` (or gpu) and ``<!-- end of figures -->``."""
+    before, begin, rest = page.partition(f"<!-- figures: {device} -->\n")
+    _, end, after = rest.partition("<!-- end of figures -->")
+    if not end:
+        raise SystemExit(f"The page has no pair of comments for the figures of a {device}.")
+    return f"{before}{begin}\n{text}\n{end}{after}"
 
 
 def table(area: str, device: str, runs: Sequence[Mapping[str, Any]], *, missed: bool = False) -> str:

@@ -22,6 +22,7 @@ def arguments(description: str | None, *, rounds: int = 9) -> argparse.ArgumentP
     """Return a parser with what every area understands."""
     parser = argparse.ArgumentParser(description=description)
     parser.add_argument("--rounds", type=int, default=rounds, help=f"rounds that count (default: {rounds})")
+    parser.add_argument("--warm", type=int, default=1, help="rounds before them that do not count (default: 1)")
     parser.add_argument("--only", nargs="+", default=[], metavar="WORD", help="rows whose key contains one of these")
     parser.add_argument("--blas", metavar="LIBRARY", help="preload this BLAS in every process with a model (Linux CPU)")
     parser.add_argument("--device-note", default="", metavar="TEXT", help="what the machine is, for the table")

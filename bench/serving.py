@@ -80,23 +80,25 @@ class Serving:
         )
 
     def _streams(self, library: Library) -> None:
-        most, prompt = self._options.tokens, self._options.prompt
+        most, prompt, warm = self._options.tokens, self._options.prompt, self._options.warm
 
         def ours() -> float:
             return most / self._ours.stream(self._texts(1, prompt)[0], most)[1]
 
         if self._results.wants("serving.null"):
-            self._results.duel("serving.null", duel(ours, ours, rounds=self._options.rounds))
+            self._results.duel("serving.null", duel(ours, ours, rounds=self._options.rounds, warm=warm))
         if self._results.wants("serving.stream"):
             rate = lambda: most / library.ask("stream", self._texts(1, prompt), most)[0]  # noqa: E731
-            self._results.duel("serving.stream", duel(ours, rate, rounds=self._options.rounds))
+            self._results.duel("serving.stream", duel(ours, rate, rounds=self._options.rounds, warm=warm))
 
     def _batches(self, library: Library) -> None:
         for rows, rounds in ((8, self._options.rounds), (64, self._few)):
             if self._results.wants(f"serving.batch{rows}"):
                 arms = self._batch_arms(library, rows)
                 self._results.duel(
-                    f"serving.batch{rows}", duel(*arms, rounds=rounds), note=f"{self._options.tokens} tokens each"
+                    f"serving.batch{rows}",
+                    duel(*arms, rounds=rounds, warm=self._options.warm),
+                    note=f"{self._options.tokens} tokens each",
                 )
 
     def _batch_arms(self, library: Library, rows: int) -> tuple[Callable[[], float], Callable[[], float]]:
@@ -113,14 +115,14 @@ class Serving:
     def _first(self) -> None:
         """Compare the first text of a warm daemon, asked by a client and by the command, with the cold command."""
         warm, typed, cold = [], [], []
-        for _ in range(self._few + 1):
+        for _ in range(self._options.warm + self._few):
             text = self._texts(1, self._options.prompt)[0]
             cold.append(command_line(self._model, text, 4, blas=self._options.blas)[0])
             each = [self._ours.stream(text, 4)[0] for text in self._texts(5, self._options.prompt)]
             warm.append(statistics.median(each))
             typed.append(self._typed(self._texts(1, self._options.prompt)[0]))
-        self._results.duel("serving.first", paired(list(zip(warm, cold, strict=True))[1:]), unit="s")
-        self._results.duel("serving.command", paired(list(zip(typed, cold, strict=True))[1:]), unit="s")
+        self._results.duel("serving.first", self._counted(warm, cold), unit="s")
+        self._results.duel("serving.command", self._counted(typed, cold), unit="s")
 
     def _typed(self, text: str) -> float:
         command = [interpreter(), "-I", "-m", "daemon", "submit", "generate", "--model", NAME, "--prompt", text]
@@ -135,7 +137,7 @@ class Serving:
         ours: list[float] = []
         theirs: list[float] = []
         loop: list[float] = []
-        for number in range(self._few + 1):
+        for number in range(self._options.warm + self._few):
             texts = self._texts(count, self._options.prompt)
             arms: list[Callable[[], None]] = [
                 lambda texts=texts: ours.append(count * most / self._ours.folder(texts, most, rows)),
@@ -147,14 +149,14 @@ class Serving:
         about = f"{count} prompts of {self._options.prompt} tokens, {most} tokens each, {rows} at once"
         self._results.duel(
             "serving.folder_server",
-            _counted(ours, theirs),
+            self._counted(ours, theirs),
             note=about,
             refused_connections=server.refused,
             connections_that_waited=server.waited,
         )
         sample = self._options.sample
         self._results.duel(
-            "serving.folder_loop", _counted(ours, loop), note=f"from {sample} runs of the command a round"
+            "serving.folder_loop", self._counted(ours, loop), note=f"from {sample} runs of the command a round"
         )
 
     def _served(self, server: Server, texts: Sequence[str], most: int, rows: int) -> float:
@@ -171,6 +173,9 @@ class Serving:
             command_line(self._model, text, most, blas=self._options.blas)[1] for text in texts[: self._options.sample]
         ]
         return most / statistics.mean(times)
+
+    def _counted(self, ours: Sequence[float], theirs: Sequence[float]) -> Contest:
+        return paired(list(zip(ours, theirs, strict=True))[self._options.warm :])
 
     def _newcomer(self, server: Server) -> None:
         if not self._results.wants("serving.newcomer"):
@@ -205,10 +210,6 @@ class Serving:
             times.append(ask(text))
             time.sleep(chance.uniform(0, self._options.pause))
         return times
-
-
-def _counted(ours: Sequence[float], theirs: Sequence[float]) -> Contest:
-    return paired(list(zip(ours, theirs, strict=True))[1:])
 
 
 def _of_p99(times: Sequence[float]) -> Spread:

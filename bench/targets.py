@@ -71,7 +71,7 @@ TARGETS = [
     Target("engine.batch16", "batch of 16 / `BatchGenerator`", at_least=0.98),
     Target("engine.batch32", "batch of 32 / `BatchGenerator`", at_least=0.98),
     Target("engine.batch64", "batch of 64 / `BatchGenerator`", at_least=0.98),
-    Target("engine.ragged", "ragged, 96 requests / `BatchGenerator`"),
+    Target("engine.ragged", "ragged requests / `BatchGenerator`"),
     Target("engine.sampled", "ragged, each sampled its own way / `BatchGenerator`", at_least=1.5),
     Target("engine.shared", "100 prompts sharing their beginning / not shared", at_least=4),
     Target("engine.pause", "a batch interrupted by short questions / both after one another", at_least=0.95),
