@@ -46,6 +46,9 @@ class Session:
             if do == "die":
                 print("last words", file=sys.stderr, flush=True)
                 os.kill(os.getpid(), signal.SIGKILL)
+            elif do == "run out":
+                print("terminate called after throwing an instance of 'std::bad_alloc'", file=sys.stderr, flush=True)
+                os.abort()
             elif do == "raise":
                 raise RuntimeError("the session is broken")
             elif do == "freeze":
@@ -168,7 +171,7 @@ class FakeEngine:
 class House:
     """`Residents` driven by hand: time, background work and posted events happen when the test says so."""
 
-    def __init__(self, budget: int = 100) -> None:
+    def __init__(self, budget: int = 100, **more) -> None:
         self.time = 1000.0
         self.engines: list[FakeEngine] = []
         self.work: list[Callable[[], None]] = []
@@ -181,6 +184,7 @@ class House:
             now=lambda: datetime(2026, 1, 1, tzinfo=UTC),
             post=self.posted.append,
             background=self.work.append,
+            **more,
         )
 
     def _spawn(self, model, *, on_exit, on_memory):
