@@ -8,13 +8,14 @@ import queue as stdlib_queue
 import signal
 import sqlite3
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator, Mapping
 from pathlib import Path
 
 import pytest
 
 from jobs.model import Lane
 from jobs.queue import TASK_NAME, HintSerializer, JobQueue
+from jobs.storage import Place
 
 PATIENCE = 20.0
 
@@ -260,3 +261,84 @@ def test_the_workers_are_all_there_is(make: Make) -> None:
     make(workers=2).start()
     names = sorted(thread.name for thread in set(threading.enumerate()) - before)
     assert names == sorted(f"{lane.value}-worker-{number}" for lane in Lane for number in (1, 2))
+
+
+class Permission:
+    """An order that lets nothing be taken but what is in `able`; remembers what it was asked."""
+
+    def __init__(self, *able: str) -> None:
+        self.able = set(able)
+        self.asked: list[tuple[dict[str, tuple[int, int]], frozenset[str]]] = []
+        self.heard: list[str] = []
+
+    def choose(self, lane: str, heads: Mapping[str, Place], out: Collection[str]) -> tuple[str | None, float | None]:
+        self.asked.append((dict(heads), frozenset(out)))
+        return min((need for need in heads if need in self.able), key=heads.__getitem__, default=None), None
+
+    def waits(self, lane: str, need: str) -> None:
+        self.heard.append(need)
+
+
+@pytest.fixture(name="ordered")
+def _ordered(path: Path, recorder: Recorder) -> Iterator[Callable[[Permission], JobQueue]]:
+    made: list[JobQueue] = []
+
+    def ordered(order: Permission) -> JobQueue:
+        made.append(JobQueue(path, recorder, workers={Lane.NORMAL: 1}, order=order))
+        return made[-1]
+
+    yield ordered
+    recorder.let_go()
+    assert all(queue.stop(PATIENCE) for queue in made)
+
+
+def test_an_order_decides_what_is_taken(ordered: Callable[[Permission], JobQueue], recorder: Recorder) -> None:
+    """What may not be taken stays where it was, and what stands behind it goes; a poke lets the workers ask again."""
+    order = Permission("b", "")
+    queue = ordered(order)
+    for job_id, need in (("a1", "a"), ("b1", "b"), ("n1", ""), ("a2", "a"), ("b2", "b")):
+        queue.put(job_id, need=need)
+    queue.start()
+    assert [recorder.next() for _ in range(3)] == ["b1", "n1", "b2"]
+    assert queue.waiting() == 2
+    assert queue.hinted("a1", lane=Lane.NORMAL)
+
+    order.able.add("a")
+    queue.poke()
+    assert [recorder.next() for _ in range(2)] == ["a1", "a2"]
+
+
+def test_an_order_hears_what_waits_and_what_workers_are_busy_with(
+    ordered: Callable[[Permission], JobQueue], recorder: Recorder
+) -> None:
+    """It is shown the first of each need, told when a new need waits, and a worker is busy until it comes back."""
+    order = Permission("a")
+    queue = ordered(order)
+    recorder.hold()
+    queue.put("a1", need="a")
+    queue.put("a2", need="a")
+    assert order.heard == ["a"]
+    queue.start()
+    assert recorder.next() == "a1"
+    queue.put("b1", need="b")
+    assert order.heard == ["a", "b"]
+    recorder.let_go()
+    assert recorder.next() == "a2"
+    heads, out = order.asked[1]
+    assert set(heads) == {"a", "b"}
+    assert heads["a"] < heads["b"]
+    assert out == frozenset()
+
+
+def test_what_a_waiting_hint_needs_can_be_said_later(
+    ordered: Callable[[Permission], JobQueue], recorder: Recorder
+) -> None:
+    """A hint that waits already is not doubled; it keeps its place and goes by the new need."""
+    order = Permission("b")
+    queue = ordered(order)
+    queue.put("x", need="a")
+    queue.put("y", need="b")
+    queue.put("x", need="b")
+    assert queue.waiting() == 2
+    queue.start()
+    assert [recorder.next() for _ in range(2)] == ["x", "y"]
