@@ -144,7 +144,7 @@ class Residents:
         asked: dict[Request, Waiter | Wish] = {self._request(waiter): waiter for waiter in self._line}
         for seq, wish in enumerate(self.queued.wishes()):
             key = wish.model.key
-            if not self.deaths.barred(key):
+            if key not in self._hopeless and not self.deaths.barred(key):
                 need, claim = wish.need, Claim.DUE if wish.due else Claim.POLITE
                 asked[Request(key=key, lane=wish.lane, seq=seq, since=wish.since, need=need, claim=claim)] = wish
         return asked
@@ -244,6 +244,10 @@ class Residents:
 
     def arrive(self, waiter: Waiter) -> None:
         """Put *waiter* at the end of the line."""
+        if waiter.model.key not in self.models:
+            # Loaded with a draft model beside it is loaded: nothing need be loaded twice.
+            there = (model.resolved for model in self.models.values() if not model.doomed)
+            waiter.model = next((one for one in there if one.covers(waiter.model)), waiter.model)
         if (refusal := Interrupted() if self._closing else self.deaths.refusal(waiter.model)) is not None:
             waiter.fail(refusal)
             return
