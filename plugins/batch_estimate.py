@@ -7,6 +7,7 @@ is said of it.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -85,11 +86,15 @@ def estimate(items: Sequence[Item], params: Params, known: Pace | None) -> dict[
 
 def _bytes_of(item: Item, params: Params) -> int:
     shared = len(str(params.system or "")) + (len(params.template or "") if item.file is not None else 0)
+    tools = item.params.get("tools") or [one.model_dump() for one in params.tools]
+    shared += len(json.dumps(tools)) if tools else 0
     if item.file is not None:
         return shared + _size(item.file)
     said = item.params
     texts = [str(said.get("prompt") or ""), str(said.get("system") or "")]
-    texts += [str(one.get("content", "")) for one in said.get("messages") or () if isinstance(one, Mapping)]
+    for one in said.get("messages") or ():
+        if isinstance(one, Mapping):
+            texts += [str(one.get("content") or ""), json.dumps(one["tool_calls"]) if one.get("tool_calls") else ""]
     return shared + sum(len(text.encode(errors="replace")) for text in texts)
 
 

@@ -10,7 +10,10 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any, Final, NamedTuple
+
+#: Temperatures below this one leave nothing to chance, and their inverses no numbers (the bound is vLLM's).
+_COLD: Final = 1e-5
 
 
 class Draw(NamedTuple):
@@ -24,7 +27,7 @@ class Draw(NamedTuple):
     @property
     def greedy(self) -> bool:
         """Whether nothing is left to chance."""
-        return self.temperature == 0
+        return self.temperature < _COLD
 
 
 class Stream:

@@ -51,3 +51,14 @@ def test_time_and_tokens_follow_the_pace(tmp_path: Path) -> None:
     told = estimate(items, Params(folder=tmp_path, max_tokens=50), known)
     assert (told["prompt_tokens"], told["completion_tokens"], told["seconds"]) == (8, 80, 2.0)
     assert estimate(items, Params(folder=tmp_path, max_tokens=5), known)["completion_tokens"] == 20
+
+
+def test_tools_and_calls_are_read_too() -> None:
+    """They go through the chat template into the prompt; a message without text counts as none."""
+    tools = [{"type": "function", "function": {"name": "f"}}]
+    plain = '{"messages": [{"role": "user", "content": "1234"}, {"role": "assistant", "content": null'
+    items = from_jsonl(plain + "}]}\n" + plain + ', "tool_calls": [{"function": {"name": "f"}}]}]}\n', template=None)
+    few = estimate(items[:1], Params(file=Path("/x.jsonl")), None)["prompt_tokens"]
+    more = estimate(items[1:], Params(file=Path("/x.jsonl")), None)["prompt_tokens"]
+    most = estimate(items[1:], Params(file=Path("/x.jsonl"), tools=tools), None)["prompt_tokens"]
+    assert few == 1 < more < most

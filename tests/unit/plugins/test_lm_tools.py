@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
+
 import pytest
 from fakes_models import drain
 from fakes_scripts import PLAIN_TEMPLATE, SCRIPT, WEATHER, scripted_llama
@@ -11,6 +14,7 @@ from plugins.lm import LmRuntime
 
 pytestmark = pytest.mark.models
 
+PAGE = Path(__file__).parents[3] / "docs" / "http-api.md"
 CALL = {"name": "weather", "arguments": {"city": "Oslo"}}
 
 
@@ -102,6 +106,20 @@ def test_one_call_ends_the_answer_where_one_is_wanted(load):
     _, result = ask(session, tools=[WEATHER], parallel_tool_calls=False)
     assert (result["finish_reason"], result["completion_tokens"]) == ("tool_calls", 3)
     assert len(result["tool_calls"]) == 1
+
+
+@pytest.mark.skipif(not PAGE.exists(), reason="tested from an installed wheel, without the documentation")
+def test_events_are_as_the_page_says(load):
+    """Each kind of event has a row in the HTTP interface's documentation, and each of its keys stands there."""
+    rows = dict(re.findall(r"^\| `(\w+)` \| (.*) \|$", PAGE.read_text(), re.MULTILINE))
+    pieces = ["<think>", "Hm.", "</think>", "Well,", "<tool_call>", '{"name":"weather","arguments":{}}', "</tool_call>"]
+    session = load(script={**SCRIPT, "<|agent|>": pieces})
+    told, _ = ask(session, tools=[WEATHER], logprobs=1, prompt="x " * 600)
+    kinds = {kind: data.keys() for kind, data in told}
+    assert set(kinds) == {"prefill", "reasoning", "token", "tool_call"}
+    for kind, keys in kinds.items():
+        row = rows[kind] + (rows["token"] if kind != "prefill" else "")
+        assert [key for key in keys if f"`{key}`" not in row] == []
 
 
 def test_a_model_without_calls_says_what_to_do(load):

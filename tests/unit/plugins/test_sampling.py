@@ -40,6 +40,12 @@ def test_what_may_be_drawn_is_what_mlx_lm_would_draw_from(draw):
     assert mx.isinf(kept[1]).tolist() == mx.isinf(expected[1]).tolist()
 
 
+def test_the_coldest_temperature_takes_the_likeliest():
+    """Its inverse would be no number, and the draw anything."""
+    logits = _logits(2)
+    assert Drawing([Draw(1e-45), Draw(1e-320)], [None] * 2)(logits).tolist() == mx.argmax(logits, axis=-1).tolist()
+
+
 def test_each_row_is_drawn_by_its_own_parameters():
     """Over many draws a hot row varies, a row of the top one never does, and a greedy row beside them is right."""
     logits = _logits(3)
