@@ -76,8 +76,9 @@ class Models(Protocol):
         cancelled: threading.Event | None = None,
         on_progress: Callable[[str], None] | None = None,
         recall: Callable[[], None] | None = None,
+        draft_model: str | None = None,
     ) -> Lease:
-        """Wait until the model is resident and lease it; *recall* asks for it back."""
+        """Wait until the model is resident, *draft_model* beside it, and lease it; *recall* asks for it back."""
 
 
 class Stop:
@@ -304,7 +305,7 @@ class RunContext:
         return self._stop.persist(write)
 
     @contextmanager
-    def models(self, ref: str | None, *, runtime: str) -> Iterator[ModelHandle]:
+    def models(self, ref: str | None, *, runtime: str, draft_model: str | None = None) -> Iterator[ModelHandle]:
         """Lease a model for the block, unless its results have no place: then nothing need be computed."""
         self.check()
         room.require(self.directory)
@@ -317,6 +318,7 @@ class RunContext:
                 cancelled=self._stop.event,
                 on_progress=self._say,
                 recall=self._step_aside,
+                **({} if draft_model is None else {"draft_model": draft_model}),
             )
         except JobCancelled as error:
             raise self._stop.error() from error

@@ -71,8 +71,8 @@ class Line(Sampling):
     def _one_input(self) -> Line:
         if (self.prompt is None) == (self.messages is None):
             raise ValueError("exactly one of prompt and messages is needed")
-        if "model" in self.model_fields_set:
-            raise ValueError("the model is the same for the whole batch")
+        if self.model_fields_set & {"model", "draft_model"}:
+            raise ValueError("the model is the same for the whole batch, and so is the draft model")
         if self.raw and (self.prompt is None or self.system is not None):
             raise ValueError("raw text has no turns: it needs prompt, without system")
         if self.raw and self.tools:

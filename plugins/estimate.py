@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from jobs.errors import ModelBroken
+from plugins.lm_plan import GROUP, START, Quantised
 from plugins.model_files import read_json
 from plugins.runtime import Estimate
 from plugins.weights import FLOATS, Tensor, read_headers
@@ -47,9 +48,26 @@ def estimate_lm(model: Path, options: Mapping[str, Any]) -> Estimate:
     weights = loaded_bytes(tensors, config, str(options.get("dtype", "auto")))
     text = text_config(config)
     context = min(int(options.get("context") or CONTEXT), _context_length(text) or CONTEXT)
-    caches = context * kv_bytes_per_token(text)
+    caches = int(_plain_tokens(context, options) * kv_bytes_per_token(text))
     # Activations and the allocator's slack grow with the model; a twentieth was enough in every measurement.
-    return Estimate(weights, PROCESS + caches + kept_bytes(caches) + weights // 20)
+    alone = Estimate(weights, PROCESS + caches + kept_bytes(caches) + weights // 20)
+    return _beside(alone, Path(str(draft)), options) if (draft := options.get("draft_model")) else alone
+
+
+def _plain_tokens(context: int, options: Mapping[str, Any]) -> float:
+    """Return the tokens of plain caches that take as much as *context* tokens do with the options' ``kv_bits``."""
+    bits, start = options.get("kv_bits"), int(options.get("quantized_kv_start", START))
+    if not bits or context <= start:
+        return context
+    how = Quantised(int(bits), int(options.get("kv_group_size") or GROUP), start)
+    return start + (context - start) * how.share(4 if cpu_expected() else 2)
+
+
+def _beside(model: Estimate, draft: Path, options: Mapping[str, Any]) -> Estimate:
+    """Return *model* with the model in *draft* beside it: its weights and its caches, of which none are kept."""
+    context = {"context": options["context"]} if options.get("context") else {}
+    own = estimate_lm(draft, {**context, "dtype": options.get("dtype", "auto")})
+    return Estimate(model.weights + own.weights, model.overhead + own.overhead - PROCESS)
 
 
 def kept_bytes(caches: int) -> int:

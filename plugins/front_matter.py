@@ -37,6 +37,10 @@ ALLOWED: Final[Mapping[str, tuple[type, ...]]] = MappingProxyType(
         "tool_choice": (str,),
         "seed": (int,),
         "stop": (str, list),
+        "num_draft_tokens": (int,),
+        "kv_bits": (int,),
+        "kv_group_size": (int,),
+        "quantized_kv_start": (int,),
         "format": (str,),
         # A table, never the path of a file that somebody else would like to have read.
         "json_schema": (dict,),

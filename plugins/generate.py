@@ -85,7 +85,7 @@ class Generate:
         params, text = _read(ctx, params)
         request = params.request(_asked(params, text), schema=params.schema_for_request())
         request |= {"raw": True} if params.raw else {}
-        with ctx.models(params.model, runtime="lm") as model:
+        with ctx.models(params.model, runtime="lm", **params.lease) as model:
             done = follow(model, request, _teller(ctx, params.max_tokens))
         reply = read_reply(params, done)
         name = _output_name(ctx, params, reply.suffix)

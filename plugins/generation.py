@@ -13,11 +13,15 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_valida
 from jobs.errors import InvalidInput, InvalidParams, RequestFailed
 from plugins.chat import Message, Tool
 from plugins.inputs import AbsolutePath, read_text
+from plugins.lm_plan import DRAFT_TOKENS
 
 #: Fields that go into the request as they are.
 _PASSED: Final = ("max_tokens", "temperature", "top_p", "top_k", "min_p", "repetition_penalty", "seed", "stop")
 #: The same for those who ask for them.
-_PASSED_IF_SAID: Final = ("presence_penalty", "frequency_penalty", "logit_bias", "logprobs")
+_PASSED_IF_SAID: Final = (
+    *("presence_penalty", "frequency_penalty", "logit_bias", "logprobs"),
+    *("num_draft_tokens", "kv_bits", "kv_group_size", "quantized_kv_start"),
+)
 #: What an answer may have besides its text.
 _BESIDE: Final = ("reasoning", "tool_calls", "logprobs")
 #: Of these the log-probabilities go into a job's result, too, if they are no more than this many.
@@ -55,6 +59,24 @@ class Sampling(BaseModel):
     stop: Annotated[list[Annotated[str, Field(min_length=1)]], BeforeValidator(_one_or_more)] = Field(
         default_factory=list, max_length=16, description="End before any of these texts."
     )
+    adapter: AbsolutePath | None = Field(
+        default=None, description="Folder of a LoRA adapter (mlx-lm's format) to answer with."
+    )
+    draft_model: str | None = Field(
+        default=None, min_length=1, description="Smaller model that guesses ahead: speculative decoding, served alone."
+    )
+    num_draft_tokens: int | None = Field(
+        default=None, ge=0, le=32, description="Tokens the draft model guesses at a time; default 3, 0: no draft."
+    )
+    kv_bits: Literal[4, 8] | None = Field(
+        default=None, description="Keep the key-value cache in so few bits: less memory for long contexts."
+    )
+    kv_group_size: Literal[32, 64, 128] | None = Field(
+        default=None, description="Numbers that share a scale in such a cache; default 64."
+    )
+    quantized_kv_start: int | None = Field(
+        default=None, ge=0, description="Tokens in the cache from which on kv_bits counts; default 5000."
+    )
     format: Literal["text", "json"] = Field(default="text", description="json: the answer is one JSON object.")
     json_schema: dict[str, Any] | AbsolutePath | None = Field(
         default=None, description="JSON Schema the answer obeys, inline or as the absolute path of a file."
@@ -75,6 +97,12 @@ class Sampling(BaseModel):
     def wants_json(self) -> bool:
         """Whether the answer has to be JSON."""
         return self.format == "json" or self.json_schema is not None
+
+    @property
+    def lease(self) -> dict[str, str]:
+        """Return what `TaskContext.models` is asked for besides the model."""
+        drafted = self.draft_model is not None and self.num_draft_tokens != 0
+        return {"draft_model": str(self.draft_model)} if drafted else {}
 
     def schema_for_request(self) -> dict[str, Any] | None:
         """Return the JSON Schema to send.
@@ -99,6 +127,10 @@ class Sampling(BaseModel):
         """Return the request for the `lm` runtime; *asked* is one user's prompt or a chat."""
         chosen = self.model_dump(include=set(_PASSED))
         more = self.model_dump(include=set(_PASSED_IF_SAID), exclude_defaults=True)
+        if self.adapter is not None:
+            more["adapter"] = str(self.adapter)
+        if self.draft_model is not None:
+            more.setdefault("num_draft_tokens", DRAFT_TOKENS)
         if self.tools and self.tool_choice == "auto":
             more["tools"] = [one.model_dump() for one in self.tools]
             more |= {} if self.parallel_tool_calls else {"parallel_tool_calls": False}

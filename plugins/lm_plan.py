@@ -15,6 +15,9 @@ from plugins.adapter_files import AdapterFiles
 
 #: What mlx-lm's command line takes when ``--num-draft-tokens`` is not given.
 DRAFT_TOKENS: Final = 3
+#: What mlx-lm takes for a quantised cache: numbers with one scale, tokens in the cache when it begins.
+GROUP: Final = 64
+START: Final = 5000
 
 
 class Wanted(BaseModel):
@@ -26,9 +29,9 @@ class Wanted(BaseModel):
     adapter: Path | None = None
     #: Bits of a number in the key-value cache; None keeps it as the model computes.
     kv_bits: Literal[4, 8] | None = None
-    kv_group_size: Literal[32, 64, 128] = 64
+    kv_group_size: Literal[32, 64, 128] = GROUP
     #: Tokens in the cache from which on it is quantised.
-    quantized_kv_start: int = Field(default=5000, ge=0, le=1 << 40)
+    quantized_kv_start: int = Field(default=START, ge=0, le=1 << 40)
     #: Tokens that the draft model is ahead; 0 does without it.
     num_draft_tokens: int = Field(default=0, ge=0, le=32)
 

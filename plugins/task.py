@@ -76,8 +76,12 @@ class TaskContext(Protocol):
     def check(self) -> None:
         """Raise `JobCancelled` or `Interrupted` if the job should stop; call it between units of work."""
 
-    def models(self, ref: str | None, *, runtime: str) -> AbstractContextManager[ModelHandle]:
+    def models(
+        self, ref: str | None, *, runtime: str, draft_model: str | None = None
+    ) -> AbstractContextManager[ModelHandle]:
         """Lease the model *ref* (None: the configured default of *runtime*), loading it first if need be.
+
+        With the reference *draft_model* that smaller model is loaded beside it, for speculative decoding.
 
         Raises:
             ModelMissing, ModelBroken, ModelTooLarge, UnknownRuntime: let them through, the daemon knows what to do.

@@ -107,6 +107,7 @@ class FakeModels:
         cancelled: Any = None,
         on_progress: Any = None,
         recall: Any = None,
+        draft_model: str | None = None,
     ) -> Any:
         if cancelled is not None and cancelled.is_set():
             raise JobCancelled

@@ -161,6 +161,7 @@ class FakeContext:
         self.log = logging.LoggerAdapter(logging.getLogger("tests"), {})
         self.lm, self.whisper = FakeModel(lm), FakeModel(whisper)
         self.leases: list[tuple[str, str | None]] = []
+        self.drafts: list[str | None] = []
         self.leased = 0
         self.emitted: list[tuple[str, dict[str, Any]]] = []
         self.told: list[tuple[float, float | None, str, str]] = []
@@ -195,8 +196,9 @@ class FakeContext:
             call.cancel()
 
     @contextmanager
-    def models(self, ref: str | None, *, runtime: str) -> Iterator[FakeModel]:
+    def models(self, ref: str | None, *, runtime: str, draft_model: str | None = None) -> Iterator[FakeModel]:
         self.leases.append((runtime, ref))
+        self.drafts.append(draft_model)
         self.leased += 1
         try:
             yield {"lm": self.lm, "whisper": self.whisper}[runtime]

@@ -9,7 +9,7 @@ import json
 import os
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final, Protocol
 
@@ -19,6 +19,8 @@ from plugins.model_files import read_json
 #: The embedded demo models, by the name after ``demo:``.
 DEMO_MODELS: Final = Path(__file__).parents[2] / "plugins" / "demo_models"
 
+#: The option that names a smaller model which is loaded beside a language model.
+DRAFT: Final = "draft_model"
 _DEMO: Final = "demo:"
 HUB_ID: Final = re.compile(
     r"(?P<repo>[A-Za-z0-9][\w.-]{0,95}/[\w.-]{1,96})(?:@(?P<revision>[\w./-]{1,128}))?", re.ASCII
@@ -63,6 +65,21 @@ class ResolvedModel:
     pin: bool = False
     #: Seconds it stays after its last use; None: for ever.
     keep_alive_s: float | None = 300.0
+
+    @property
+    def folders(self) -> tuple[Path, ...]:
+        """Return what is loaded: its folder, and that of its draft model if it has one."""
+        draft = self.options.get(DRAFT)
+        return (self.path, Path(draft)) if isinstance(draft, str) else (self.path,)
+
+    def drafted_by(self, draft: ResolvedModel) -> ResolvedModel:
+        """Return this model with *draft* beside it."""
+        return replace(self, options={**self.options, DRAFT: str(draft.path)})
+
+    def covers(self, other: ResolvedModel) -> bool:
+        """Whether this is *other*, perhaps with a draft model beside it: who needs none is served as well."""
+        options = {key: value for key, value in self.options.items() if key != DRAFT}
+        return (self.runtime, self.path, options) == (other.runtime, other.path, dict(other.options))
 
     @property
     def key(self) -> str:
@@ -115,10 +132,17 @@ class ModelResolver:
             ref=asked,
             runtime=(alias and alias.runtime) or runtime or guess_runtime(folder),
             path=folder,
-            options=dict(alias.options) if alias else {},
+            options=self._options(alias) if alias else {},
             pin=bool(alias and alias.pin),
             keep_alive_s=_stay(alias.keep_alive if alias else self._keep_alive),
         )
+
+    def _options(self, alias: Alias) -> dict[str, Any]:
+        """Return the options of *alias*; a draft model is a reference there, and a folder for the runtime."""
+        options = dict(alias.options)
+        if isinstance(draft := options.get(DRAFT), str):
+            options[DRAFT] = str(self(draft, "lm").path)
+        return options
 
     def _default(self, runtime: str) -> str:
         if runtime not in self._defaults:

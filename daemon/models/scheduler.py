@@ -153,9 +153,11 @@ class ModelScheduler:
         cancelled: threading.Event | None = None,
         on_progress: Callable[[str], None] | None = None,
         recall: Callable[[], None] | None = None,
+        draft_model: str | None = None,
     ) -> Lease:
         """Wait until the model is resident and lease it. Do not hold one lease while waiting for another.
 
+        With *draft_model* that model is loaded beside it, in the same runner.
         *recall* is called at most once, on some thread, when a more urgent job needs the model's place: the lease had
         better be given back soon.
 
@@ -169,6 +171,8 @@ class ModelScheduler:
 
         """
         model = self._resolve(ref, runtime)
+        if draft_model is not None:
+            model = model.drafted_by(self._resolve(draft_model, runtime))
         waiter = Waiter(model, lane=lane, estimate=self._sizes(model), say=on_progress, recall=recall)
         self._post(lambda: self._residents.arrive(waiter))
         self._wait(waiter, cancelled)

@@ -52,12 +52,13 @@ class Sizes:
         runtime = self._runtimes().get(model.runtime)
         if runtime is None:
             raise UnknownRuntime(f"No loaded plugin offers the runtime {model.runtime!r}.", runtime=model.runtime)
-        version = _version(model.path)
+        version = tuple(facts for folder in model.folders for facts in _version(folder))
         with self._lock:
             known = self._known.get(model.key)
         if known is not None and known[0] == version:
             return self._corrected(model.key, known[1])
-        self._check(model.path)
+        for folder in model.folders:
+            self._check(folder)
         try:
             need = _believable(runtime.estimate(model.path, model.options))
         except MlxdError:
