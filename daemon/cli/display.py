@@ -118,8 +118,9 @@ class Bar(Screen):
             data = data.get("progress") or {}
         if kind in {"state", "progress"} and data:
             self._draw(data)
-        elif kind == "token" and data.get("n"):
-            self._progress.update(self._task, amount=f"{data['n']} tokens")
+        elif kind in {"token", "reasoning"} and data.get("n"):
+            thinking = ", thinking" if kind == "reasoning" else ""
+            self._progress.update(self._task, amount=f"{data['n']} tokens{thinking}")
 
     def __enter__(self) -> Self:
         self._progress.start()

@@ -85,6 +85,9 @@ def test_the_bar_shows_state_amount_and_pace():
         bar._progress.refresh()
         assert "loading demo:lm" in out.getvalue()
         assert "17 tokens" in out.getvalue()
+        bar.see("reasoning", {"text": "x", "n": 23})
+        bar._progress.refresh()
+        assert "23 tokens, thinking" in out.getvalue()
 
 
 def test_text_takes_the_terminal_over_from_the_bar(capsys):
