@@ -89,7 +89,7 @@ class _Run:
         self._tell()
         try:
             while todo:
-                with self._ctx.models(self._params.model, runtime="lm") as model:
+                with self._ctx.models(self._params.model, runtime="lm", **self._params.lease) as model:
                     self._record.model = self._params.model or model.info.get("ref")
                     self._flow(model, todo)
         except MlxdError:
@@ -155,22 +155,39 @@ class _Run:
         try:
             while True:
                 self._ctx.check()
-                while alive and todo and len(flying) < self._params.concurrency:
-                    item = todo.popleft()
-                    flying[pool.submit(self._answer, model, item)] = item
+                self._fly(model, todo if alive else deque(), pool, flying)
                 if not flying:
                     return
-                for future in wait(flying, return_when=FIRST_COMPLETED).done:
+                ended = wait(flying, return_when=FIRST_COMPLETED).done
+                alive = alive and not any(isinstance(future.exception(), RunnerDied) for future in ended)
+                # Before anything is written: the model works on the next ones while the disk works on these.
+                self._fly(model, todo if alive else deque(), pool, flying, landing=len(ended))
+                for future in ended:
                     item = flying.pop(future)
-                    alive = alive and not isinstance(future.exception(), RunnerDied)
                     if not self._land(item, future):
                         todo.append(item)
+                self._save()
+                self._tell()
         finally:
             self._ending = True
             for call in list(self._calls.values()):
                 call.cancel()
             pool.shutdown(wait=True, cancel_futures=True)
             self._rescue(flying)
+
+    def _fly(
+        self,
+        model: ModelHandle,
+        todo: deque[Item],
+        pool: ThreadPoolExecutor,
+        flying: dict[Future[tuple[Reply, dict[str, Any]]], Item],
+        *,
+        landing: int = 0,
+    ) -> None:
+        """Ask for more of *todo* while there is room; *landing* of those in *flying* have been answered."""
+        while todo and len(flying) - landing < self._params.concurrency:
+            item = todo.popleft()
+            flying[pool.submit(self._answer, model, item)] = item
 
     def _rescue(self, flying: dict[Future[tuple[Reply, dict[str, Any]]], Item]) -> None:
         """Keep what was answered while the job was made to stop: the next attempt need not ask it again."""
@@ -223,8 +240,6 @@ class _Run:
             self._fail(item, error)
         else:
             self._take(item, reply, done)
-            self._save()
-        self._tell()
         return True
 
     def _died(self, item: Item, error: RunnerDied) -> bool:

@@ -177,12 +177,12 @@ def test_an_interrupted_batch_goes_on_where_it_stopped(prompts: Path, out: Path)
     with pytest.raises(Interrupted):
         run(first, folder=prompts, concurrency=1)
     done = set((first.saved or {})["done"])
-    assert len(done) == 2
+    assert len(done) in (2, 3)  # while the second was written down the third was asked; its answer is kept if it came
     second = FakeContext(out, saved=first.saved, mine=first.intended)
     result = run(second, folder=prompts)
     said = {asked(request).removeprefix("say ") for request in second.lm.requests}
     assert said.isdisjoint(done)
-    assert (len(said), result["succeeded"], result["completion_tokens"]) == (3, 5, 10)
+    assert (len(said), result["succeeded"], result["completion_tokens"]) == (5 - len(done), 5, 10)
     assert [entry["status"] for entry in manifest(out)["items"]] == ["succeeded"] * 5
     assert sorted(path.name for path in out.rglob("* (2)*")) == []
 
@@ -316,12 +316,12 @@ def test_cancelling_drops_what_is_in_flight(prompts: Path, out: Path) -> None:
 
 
 def test_large_batches_checkpoint_once_a_second(tmp_path: Path, out: Path) -> None:
-    """Up to 500 finished items each is saved; beyond, writing the growing list each time would be quadratic."""
+    """Up to 500 finished items each round is saved; beyond, writing the growing list so often would be quadratic."""
     lines = tmp_path / "in.jsonl"
     lines.write_text("".join(json.dumps({"prompt": f"p{n}"}) + "\n" for n in range(510)))
     ctx = FakeContext(out)
     run(ctx, file=lines, concurrency=8)
-    assert len(ctx.checkpoints) == 501
+    assert 1 < len(ctx.checkpoints) <= 501
     assert len(ctx.checkpoints[-1]["done"]) == 510
 
 

@@ -159,7 +159,8 @@ def test_what_an_answer_has_beside_its_text_is_kept_and_told(tmp_path: Path) -> 
     for saved in (first.saved, None):  # with the last checkpoint, and with none of it
         again = FakeContext(tmp_path / "out", lm=call_a_tool, saved=saved, mine=first.intended)
         run(again, file=file, tools=TOOLS)
-        assert [asked(request) for request in again.lm.requests] == ["p2"]
+        # p2 may have been asked while p1 was written down; then its answer was kept.
+        assert [asked(request) for request in again.lm.requests] in ([["p2"], []] if saved else [["p2"]])
         lines = [json.loads(one) for one in (tmp_path / "out" / "results.jsonl").read_text().splitlines()]
         assert [(one["text"], one.get("tool_calls"), one["reasoning"]) for one in lines] == [
             ("P0", None, "Hm."),
