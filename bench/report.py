@@ -25,9 +25,13 @@ def main() -> None:
     parser.add_argument("places", type=Path, nargs="*", default=[RESULTS], help="JSON files, or folders of them")
     parser.add_argument("--device", choices=sorted(DEVICES), help="only what was taken on this")
     parser.add_argument("--into", type=Path, metavar="PAGE", help="put the tables between this page's comments instead")
+    parser.add_argument("--facts", action="store_true", help="print what else is known of each row, as where time went")
     parser.add_argument("--missed", action="store_true", help="only the rows that missed their target")
     options = parser.parse_args()
     runs = sorted(_read(options.places), key=lambda run: str(run["taken"]))
+    if options.facts:
+        facts(runs)
+        return
     page = options.into.read_text(encoding="utf-8") if options.into else ""
     for device in [options.device] if options.device else list(DEVICES):
         found = "\n".join(tables(runs, device, missed=options.missed))
@@ -37,6 +41,16 @@ def main() -> None:
             print(found)
     if options.into:
         options.into.write_text(page, encoding="utf-8")
+
+
+def facts(runs: Sequence[Mapping[str, Any]]) -> None:
+    """Print the facts of every row, newest run last; lists of readings are cut short."""
+    for run in runs:
+        for row in run["rows"]:
+            shown = {key: value for key, value in row["facts"].items() if not isinstance(value, list)}
+            verdict = row["verdict"] or "no target"
+            if shown:
+                print(f"{run['taken']} {run['device']} {row['key']} ({verdict}): {json.dumps(shown)}")
 
 
 def tables(runs: Sequence[Mapping[str, Any]], device: str, *, missed: bool) -> Iterator[str]:

@@ -89,17 +89,17 @@ class Serving:
             self._results.duel("serving.null", duel(ours, ours, rounds=self._options.rounds, warm=warm))
         if self._results.wants("serving.stream"):
             rate = lambda: most / library.ask("stream", self._texts(1, prompt), most)[0]  # noqa: E731
-            self._results.duel("serving.stream", duel(ours, rate, rounds=self._options.rounds, warm=warm))
+            self._ours.profile()
+            result = duel(ours, rate, rounds=self._options.rounds, warm=warm)
+            self._results.duel("serving.stream", result, profile=self._ours.profile())
 
     def _batches(self, library: Library) -> None:
         for rows, rounds in ((8, self._options.rounds), (64, self._few)):
             if self._results.wants(f"serving.batch{rows}"):
-                arms = self._batch_arms(library, rows)
-                self._results.duel(
-                    f"serving.batch{rows}",
-                    duel(*arms, rounds=rounds, warm=self._options.warm),
-                    note=f"{self._options.tokens} tokens each",
-                )
+                self._ours.profile()
+                result = duel(*self._batch_arms(library, rows), rounds=rounds, warm=self._options.warm)
+                note = f"{self._options.tokens} tokens each"
+                self._results.duel(f"serving.batch{rows}", result, note=note, profile=self._ours.profile())
 
     def _batch_arms(self, library: Library, rows: int) -> tuple[Callable[[], float], Callable[[], float]]:
         most, prompt = self._options.tokens, self._options.prompt
@@ -115,13 +115,14 @@ class Serving:
     def _first(self) -> None:
         """Compare the first text of a warm daemon, asked by a client and by the command, with the cold command."""
         warm, typed, cold = [], [], []
+        self._ours.profile()
         for _ in range(self._options.warm + self._few):
             text = self._texts(1, self._options.prompt)[0]
             cold.append(command_line(self._model, text, 4, blas=self._options.blas)[0])
             each = [self._ours.stream(text, 4)[0] for text in self._texts(5, self._options.prompt)]
             warm.append(statistics.median(each))
             typed.append(self._typed(self._texts(1, self._options.prompt)[0]))
-        self._results.duel("serving.first", self._counted(warm, cold), unit="s")
+        self._results.duel("serving.first", self._counted(warm, cold), unit="s", profile=self._ours.profile())
         self._results.duel("serving.command", self._counted(typed, cold), unit="s")
 
     def _typed(self, text: str) -> float:
@@ -137,6 +138,7 @@ class Serving:
         ours: list[float] = []
         theirs: list[float] = []
         loop: list[float] = []
+        self._ours.profile()
         for number in range(self._options.warm + self._few):
             texts = self._texts(count, self._options.prompt)
             arms: list[Callable[[], None]] = [
@@ -153,6 +155,7 @@ class Serving:
             note=about,
             refused_connections=server.refused,
             connections_that_waited=server.waited,
+            profile=self._ours.profile(),
         )
         sample = self._options.sample
         self._results.duel(

@@ -48,7 +48,7 @@ def check(kept: dict[str, Any], printed: str, keys: Sequence[str]) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(600)
 def test_the_queue_is_measured(tmp_path: Path) -> None:
     """Submissions against a stock queue, time to start, idleness and start-up come out as figures and as a table."""
     arguments = ["--clients", "4", "--each", "3", "--jobs", "5", "--idle", "0.5"]
@@ -62,7 +62,7 @@ def test_the_queue_is_measured(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 @pytest.mark.models
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(600)
 def test_the_daemon_is_measured_against_mlx_lm(tmp_path: Path) -> None:
     """Every row of the way through the daemon comes out, with answers found to be mlx-lm's, token for token."""
     arguments = ["--size", "tiny", "--tokens", "4", "--answer", "2", "--prompt", "8", "--prompts", "4"]
@@ -74,7 +74,7 @@ def test_the_daemon_is_measured_against_mlx_lm(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 @pytest.mark.models
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(600)
 def test_the_engine_is_measured_against_mlx_lm(tmp_path: Path) -> None:
     """Every row of the engine in one process comes out, behind a gate that compares answers with mlx-lm's."""
     arguments = ["--size", "tiny", "--tokens", "4", "--shared", "40", "--sharing", "4", "--ragged", "6"]
