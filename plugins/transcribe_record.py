@@ -16,6 +16,8 @@ from plugins.task import TaskContext
 
 #: Another number throws older checkpoints away.
 _VERSION: Final = 1
+#: What a model's info tells that has no part in what is heard.
+_BESIDE: Final = frozenset({"batch"})
 #: Up to so many segments each window is checkpointed; beyond, once a second, or writing would grow with the square.
 _SMALL: Final = 200
 
@@ -75,5 +77,6 @@ class Record:
 
 def key_of(request: Mapping[str, Any], model: Mapping[str, Any]) -> str:
     """Return what tells the work of one *request* to a *model* (its info) from any other."""
-    told = json.dumps([request, dict(model)], sort_keys=True, default=str)
+    same = {key: value for key, value in model.items() if key not in _BESIDE}
+    told = json.dumps([request, same], sort_keys=True, default=str)
     return hashlib.sha256(told.encode()).hexdigest()

@@ -1,7 +1,8 @@
 """The runtime ``whisper``: speech to text by mlx-whisper, without ffmpeg and without torch.
 
 Options: ``dtype`` (auto, float32, float16), ``batch`` (windows of half a minute that are decoded together at most;
-default 16, fewer if their caches would take more than two gigabytes).
+default 16, fewer if their caches would take more than two gigabytes), ``one_step_in`` (lane -> of how many steps it
+gets one at least: `plugins.lm_turns`).
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from typing import Any, Final
 
 from plugins.estimate import estimate_whisper, read_config, whisper_batch
 from plugins.hookspecs import hookimpl
+from plugins.lm_turns import Turns, bounds_of
 from plugins.runtime import Estimate, Runtime, Session
 
 _TIMING: Final = "mlx_whisper.timing"
@@ -55,9 +57,10 @@ class WhisperRuntime:
         net = load_model(str(model), dtype=mx.float16 if half else mx.float32)
         # The decoder insists on one format throughout, whatever the file holds.
         net = settle(net, "float16" if half else "auto" if on_cpu() else "float32", dequantise=dequantised)
+        turns = Turns(bounds_of(options))
         batch = whisper_batch(read_config(model), options)
         about = {"model_type": "whisper", "files": _files(model)}
-        return WhisperSession(net, half=half, batch=batch, about=about)
+        return WhisperSession(net, half=half, batch=batch, turns=turns, about=about)
 
 
 def _files(model: Path) -> str:

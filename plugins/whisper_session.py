@@ -62,6 +62,7 @@ class WhisperSession:
         *,
         half: bool,
         batch: int = 16,
+        turns: Turns | None = None,
         about: Mapping[str, Any] | None = None,
         rows: Callable[[], Rows] | None = None,
         encode: Callable[[Any, Any], Any] = net.encode,
@@ -81,7 +82,7 @@ class WhisperSession:
         self._rules = Rules(self._tokenizer, int(model.dims.n_vocab))
         self._batch = max(1, batch)
         self._pace = Pace(self._batch, on_cpu=on_cpu())
-        self._turns = Turns()
+        self._turns = turns or Turns()
         self._heard = threading.Event()
         self._make_rows = rows or self._new_rows
         self._encode = encode

@@ -92,5 +92,5 @@ Lanes = Annotated[dict[Lane, LaneConfig], AfterValidator(_first_goes_first)]
 
 
 def turns(lanes: Mapping[Lane, LaneConfig]) -> dict[str, int]:
-    """Return the lanes' numbers as the runtime for language models takes them in its option ``one_step_in``."""
+    """Return the lanes' numbers as the runtimes for text and speech take them in their option ``one_step_in``."""
     return {lane.value: one.one_step_in for lane, one in lanes.items() if lane is not Lane.INTERACTIVE}

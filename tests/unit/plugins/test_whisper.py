@@ -303,6 +303,16 @@ def test_a_decoder_that_goes_round_in_circles_comes_to_an_end(tmp_path, scripted
     assert len(rows.prompts) < 65 + 25
 
 
+def _until_heard(session, lane, *, windows):
+    """Wait until so many windows of the lane's first recording were read."""
+    line = session._lines[lane]
+    while not line.open or len(line.open[0].ready(windows)) < windows:
+        session._heard.clear()
+        session._listen(line)
+        if not line.open or len(line.open[0].ready(windows)) < windows:
+            assert session._heard.wait(20)
+
+
 def _talk(seconds, pause):
     """Return a tone with *pause* seconds of silence at the end of every ten."""
     sound = tone(seconds)
@@ -317,7 +327,8 @@ def test_a_long_recording_is_cut_in_its_pauses(tmp_path, scripted):
     session, rows = scripted(*[([0, 401, 100], -0.1, 0.0)] * 20, batch=8)
     session._pace.places = lambda: 8
     session._pace.group = lambda: 8
-    session.submit("x", {"file": str(write_wav(tmp_path / "a.wav", _talk(100, 0.6)))})
+    session.submit("x", {"file": str(write_wav(tmp_path / "a.wav", _talk(100, 0.6))), "lane": "normal"})
+    _until_heard(session, "normal", windows=4)
     told = drain(session)["x"]
     starts = [data["start"] for kind, data in told if kind == "segment"]
     assert starts == sorted(starts)
@@ -341,10 +352,7 @@ def test_a_new_recording_begins_at_once_and_an_urgent_one_goes_first(tmp_path, s
         told += session.step()
     assert not any(event[1] == "done" for event in told)
     session.submit("person", {"file": path, "lane": "interactive"})
-    line = session._lines["interactive"]
-    while not (line.open and line.open[0].ready(0)):  # until its first half minute was read
-        session._listen(line)
-        assert session._heard.wait(10)
+    _until_heard(session, "interactive", windows=1)
     told = []
     while session.busy:
         told += session.step()
