@@ -87,7 +87,7 @@ class Failpoints:
 def _told(running: Sequence[Future[Seen]], say: Say) -> Iterator[Seen]:
     for number, one in enumerate(running):
         seen = one.result()
-        say(f"round {number}: {seen.deaths} deaths, {len(seen.broken)} breaches")
+        say(" ".join((f"round {number}: {seen.deaths} deaths, {len(seen.broken)} breaches", *seen.broken[:1])))
         yield seen
 
 
