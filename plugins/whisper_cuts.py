@@ -20,7 +20,7 @@ _PAUSES: Final = (50, 30, 18)
 _LEAD: Final = 40
 #: A pause's loudness: the quietest hundredth, and so much of the way up to the loudest tenth.
 _QUIET, _LOUD, _SHARE = 1, 90, 0.25
-#: Decibels below the loudest tenth that the quietest is taken for at least: digital silence measures no room.
+#: Decibels below the loudest tenth that the quietest is taken for at least.
 _DEPTH: Final = 45.0
 #: Decibels between the two without which nothing is taken for a pause.
 _CONTRAST: Final = 8.0
@@ -43,7 +43,8 @@ def level(loud: Any) -> float | None:
     """Return the loudness below which a frame of *loud* belongs to a pause; None if the sound has no clear pauses."""
     import numpy as np
 
-    quiet, noisy = np.percentile(loud, [_QUIET, _LOUD])
+    heard = loud[loud > _NOTHING + 1]  # digital silence is no measure for a room
+    quiet, noisy = np.percentile(heard if 2 * len(heard) > len(loud) else loud, [_QUIET, _LOUD])
     quiet = max(quiet, noisy - _DEPTH)
     return float(quiet + _SHARE * (noisy - quiet)) if noisy - quiet >= _CONTRAST else None
 
