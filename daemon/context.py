@@ -6,206 +6,31 @@ import hashlib
 import logging
 import threading
 import time
-from collections import OrderedDict
 from collections.abc import Callable, Collection, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager, suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Final, Protocol, TypeVar
+from typing import Any, Final
 
 from pydantic import BaseModel
 
 from daemon.events import Hub
+from daemon.handles import Handle, Models
+from daemon.stopping import Recalls, Stop, Written
 from jobs import room
-from jobs.errors import Interrupted, JobCancelled, LedgerUnavailable, MlxdError
+from jobs.errors import Interrupted, JobCancelled, LedgerUnavailable
 from jobs.failpoints import reach
 from jobs.ledger import Ledger
-from jobs.model import Job, Lane, OutputFile, Progress
+from jobs.model import Job, OutputFile, Progress
 from jobs.outputs import OutputWriter, safe_name
 from jobs.provenance import UsedModel, is_sidecar
-from plugins.task import Call, ModelHandle, OnEvent, Task
+from plugins.task import ModelHandle, Task
 
 #: Seconds between two progress writes to the ledger, and between two progress events to listeners.
 LEDGER_EVERY: Final = 1.0
 PUBLISH_EVERY: Final = 0.1
-#: Seconds between two tries to write down what must not be lost.
-TRY_AGAIN: Final = 2.0
-#: Jobs of which it is kept in mind that they had to make room.
-_RECALLED_KEPT: Final = 10_000
-
-Written = TypeVar("Written")
 
 log = logging.getLogger(__name__)
-
-
-class Engine(Protocol):
-    """What a lease gives access to."""
-
-    def submit(self, request: Mapping[str, Any], *, on_event: OnEvent | None = None, alone: bool = False) -> Call:
-        """Start a request on the runner; with *alone* nothing else runs there meanwhile."""
-
-
-class Lease(Protocol):
-    """A model that will not be unloaded until `release`."""
-
-    @property
-    def engine(self) -> Engine:
-        """The parent's handle on the runner."""
-
-    @property
-    def info(self) -> Mapping[str, Any]:
-        """What the runtime said when it had loaded."""
-
-    @property
-    def ref(self) -> str:
-        """The reference it was resolved from: the job's, or the configured default."""
-
-    def release(self) -> None:
-        """Give the model back."""
-
-
-class Models(Protocol):
-    """Where leases come from: the model scheduler."""
-
-    def acquire(
-        self,
-        ref: str | None,
-        runtime: str,
-        *,
-        lane: Lane,
-        cancelled: threading.Event | None = None,
-        on_progress: Callable[[str], None] | None = None,
-        recall: Callable[[], None] | None = None,
-        draft_model: str | None = None,
-    ) -> Lease:
-        """Wait until the model is resident, *draft_model* beside it, and lease it; *recall* asks for it back."""
-
-
-class Stop:
-    """One job's stop signal: set once, with the reason; cancels the calls that are under way.
-
-    *pause* is how many seconds lie between two tries of `persist`.
-    """
-
-    def __init__(self, *, pause: float = TRY_AGAIN) -> None:
-        self.event = threading.Event()
-        self._pause = pause
-        self._lock = threading.Lock()
-        self._reason: type[MlxdError] = JobCancelled
-        self._calls: set[Call] = set()
-
-    def set(self, reason: type[MlxdError]) -> None:
-        """Ask the job to stop because of *reason*; a cancellation outranks a drain that came before it."""
-        with self._lock:
-            if not self.event.is_set() or reason is JobCancelled:
-                self._reason = reason
-            self.event.set()
-            calls = list(self._calls)
-        for call in calls:
-            call.cancel()
-
-    def error(self) -> MlxdError:
-        """Return the error that ends the job."""
-        return self._reason()
-
-    def check(self) -> None:
-        """Raise the error if the job should stop."""
-        if self.event.is_set():
-            raise self.error()
-
-    def persist(self, write: Callable[[], Written]) -> Written:
-        """Do *write*, again and again while the ledger cannot be written: what was computed is not thrown away.
-
-        Nothing else could run meanwhile, for nothing could be claimed.
-
-        Raises:
-            LedgerUnavailable: it could not be written, and the job is to stop.
-
-        """
-        while True:
-            try:
-                return write()
-            except LedgerUnavailable:
-                if self.event.wait(self._pause):
-                    raise
-
-    @contextmanager
-    def watching(self, call: Call) -> Iterator[None]:
-        """Cancel *call* when the signal comes, also when it had come before."""
-        with self._lock:
-            self._calls.add(call)
-        try:
-            if self.event.is_set():
-                call.cancel()
-            yield
-        finally:
-            with self._lock:
-                self._calls.discard(call)
-
-
-class _Call:
-    """A runner's call that also hears of the job's end."""
-
-    def __init__(self, call: Call, stop: Stop) -> None:
-        self._call = call
-        self._stop = stop
-        # Entered at once, not in `result`: a batch submits many calls and waits for them one by one.
-        self._watch: AbstractContextManager[None] = stop.watching(call)
-        self._watch.__enter__()
-
-    def result(self) -> dict[str, Any]:
-        try:
-            return self._call.result()
-        except JobCancelled as error:
-            # The task itself may have cancelled one call of many; only the job's own signal ends the job.
-            if self._stop.event.is_set():
-                raise self._stop.error() from error
-            raise
-        finally:
-            self._watch.__exit__(None, None, None)
-
-    def cancel(self) -> None:
-        self._call.cancel()
-
-
-class _Handle:
-    """A leased model as tasks see it."""
-
-    def __init__(self, lease: Lease, stop: Stop, *, crashes: int, asked: Callable[[Mapping[str, Any]], None]) -> None:
-        # What people call the model, whichever way it was asked for.
-        self.info: Mapping[str, Any] = {**lease.info, "ref": lease.ref}
-        self._engine = lease.engine
-        self._stop = stop
-        self._crashes = crashes
-        self._asked = asked
-
-    def submit(self, request: Mapping[str, Any], *, on_event: OnEvent | None = None, alone: bool | None = None) -> Call:
-        self._stop.check()
-        self._asked(request)
-        return _Call(self._engine.submit(request, on_event=on_event, alone=self._alone(alone)), self._stop)
-
-    def _alone(self, wish: bool | None) -> bool:
-        """A job that was there when runners died is suspected; a task may say which of its requests is not, once."""
-        suspected = self._crashes > 0
-        return suspected if wish is None or self._crashes > 1 else wish
-
-
-class Recalls:
-    """Which jobs had to make room for a more urgent one. Who keeps nothing of his work has to do so once only."""
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._recalled: OrderedDict[str, None] = OrderedDict()
-
-    def allow(self, job_id: str, *, kept: bool) -> bool:
-        """Tell whether the job may be made to begin again, and note it; *kept*: it goes on where it was."""
-        with self._lock:
-            if job_id in self._recalled and not kept:
-                return False
-            self._recalled[job_id] = None
-            if len(self._recalled) > _RECALLED_KEPT:
-                self._recalled.popitem(last=False)
-            return True
 
 
 @dataclass(kw_only=True)
@@ -325,7 +150,7 @@ class RunContext:
         try:
             reach("model.leased")
             self._note_model(ref, runtime, lease.info)
-            yield _Handle(lease, self._stop, crashes=self.job.crashes, asked=self._note_request)
+            yield Handle(lease, self._stop, crashes=self.job.crashes, asked=self._note_request)
         finally:
             lease.release()
 

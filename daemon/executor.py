@@ -3,55 +3,33 @@
 from __future__ import annotations
 
 import logging
-import random
 import threading
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext, suppress
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from datetime import datetime, timedelta
 from functools import partial
-from typing import Any, Final, Protocol
+from typing import Protocol
 
-from daemon.context import TRY_AGAIN, RunContext, Stop, World
+from daemon.context import RunContext, World
 from daemon.events import STATE
 from daemon.records import Records
+from daemon.stopping import Stop
+from daemon.verdicts import Policy, as_json, info_of, log_context, worth_another_try
 from daemon.views import public_job
 from jobs.errors import (
     Interrupted,
-    InvalidInput,
     JobCancelled,
-    JobConflict,
     LedgerUnavailable,
     MlxdError,
-    OutputError,
     RunnerDied,
     StaleFence,
     StorageUnavailable,
     Unavailable,
 )
 from jobs.failpoints import reach
-from jobs.model import ErrorInfo, Job, Lane, OutputFile, State
-from plugins.patience import said
+from jobs.model import Job, Lane, OutputFile, State
 
 log = logging.getLogger(__name__)
-
-#: Seconds before the first retry; doubled for each further one.
-RETRY_BASE: Final = 1.0
-RETRY_MOST: Final = 300.0
-
-
-@dataclass(kw_only=True)
-class Policy:
-    """Numbers an executor decides by."""
-
-    #: How many dead runners make a job a suspect that is put aside.
-    max_crashes: int = 3
-    #: Seconds between two tries to write an end down while the ledger cannot be written.
-    persist_every: float = TRY_AGAIN
-    #: Failures so far -> seconds until the next try. Jittered: jobs that failed together must not come back together.
-    backoff: Callable[[int], float] = field(
-        default=lambda failures: min(RETRY_MOST, RETRY_BASE * 2**failures) * random.uniform(0.75, 1.25)  # noqa: S311
-    )
 
 
 class Gate(Protocol):
@@ -230,7 +208,7 @@ class Executor:
                 run = partial(self._world.task(job.task).run, context, params)
                 result = self._records.run(job, params, context, run) if self._records else run()
                 reach("job.done")
-                outputs, told = context.outputs, _json(result)
+                outputs, told = context.outputs, as_json(result)
                 return stop.persist(lambda: ledger.finish(job.id, fence, told, outputs))
             except JobCancelled:
                 return ledger.cancelled(job.id, fence, _written(context))
@@ -241,10 +219,10 @@ class Executor:
             except RunnerDied as error:
                 if stop.event.is_set() or error.innocent:  # killed with us, by us, or by others: not the job's doing
                     return ledger.release(job.id, fence)
-                why, shared, limit = _info(error), error.shared, self._policy.max_crashes
+                why, shared, limit = info_of(error), error.shared, self._policy.max_crashes
                 return stop.persist(lambda: ledger.crash(job.id, fence, why, limit=limit, shared=shared))
             except (Unavailable, StorageUnavailable) as error:
-                why = _info(error)
+                why = info_of(error)
                 return stop.persist(lambda: ledger.block(job.id, fence, why))
             except BaseException as error:  # noqa: BLE001 - a task is somebody else's code: whatever it raises, SystemExit too, ends the job and not the worker
                 failure, written = error, _written(context)
@@ -263,13 +241,13 @@ class Executor:
         if not isinstance(error, MlxdError):
             log.error("The task raised.", exc_info=error, extra={"action": "task_raised", **job.log_context})
         retry_at = None
-        if _worth_another_try(error):
+        if worth_another_try(error):
             retry_at = self._clock() + timedelta(seconds=self._policy.backoff(job.failures))
-        return self._world.ledger.fail(job.id, job.fence, _info(error), outputs, retry_at=retry_at)
+        return self._world.ledger.fail(job.id, job.fence, info_of(error), outputs, retry_at=retry_at)
 
     def _follow_up(self, job: Job, stop: Stop) -> None:
         """Say how it ended, and see to it that a job that goes on is tried again."""
-        log.info("Now %s.", job.state.value, extra={"action": f"job_{job.state.value}", **_why(job)})
+        log.info("Now %s.", job.state.value, extra={"action": f"job_{job.state.value}", **log_context(job)})
         reach("job.ended")
         stop.persist(lambda: self._ended(job))
         self._tell(job)
@@ -283,45 +261,3 @@ class Executor:
 def _written(context: RunContext | None) -> tuple[OutputFile, ...]:
     """Return what an attempt that did not succeed leaves behind: whole files, which their owner should know of."""
     return context.outputs if context is not None else ()
-
-
-def _worth_another_try(error: BaseException) -> bool:
-    """A disk's error or a busy file may pass; a programming mistake or a bad input stays what it is."""
-    if isinstance(error, OutputError):
-        return error.facts.get("errno") == "EIO"
-    if isinstance(error, (InvalidInput, JobConflict)):
-        return False
-    return error.retryable if isinstance(error, MlxdError) else isinstance(error, (OSError, TimeoutError))
-
-
-def _info(error: BaseException) -> ErrorInfo:
-    """Turn what a task raised into what a job keeps."""
-    if isinstance(error, MlxdError):
-        return ErrorInfo(type=error.slug, message=error.message, facts=_plain(error.facts))
-    return ErrorInfo(
-        type="task-error",
-        message=f"The task raised {type(error).__name__}: {said(error)}. See `mlxd logs` for where.",
-        facts={"exception": type(error).__name__},
-    )
-
-
-def _plain(facts: Mapping[str, Any]) -> dict[str, Any]:
-    """Keep of *facts* what JSON can hold, the rest as text; but not what a runner printed.
-
-    Its last words may quote what other jobs had asked of it, so they stay in the runner's own log.
-    """
-    simple = (str, int, float, bool, list, dict, type(None))
-    return {key: value if isinstance(value, simple) else str(value) for key, value in facts.items() if key != "tail"}
-
-
-def _json(result: Mapping[str, Any]) -> dict[str, Any]:
-    if not isinstance(result, Mapping):  # a plugin may return anything
-        raise TypeError(f"a task must return a mapping, not {type(result).__name__}")
-    return dict(result)
-
-
-def _why(job: Job) -> dict[str, Any]:
-    context = job.log_context
-    with suppress(AttributeError):
-        context["error_type"] = job.error.type  # type: ignore[union-attr]  # absent on success
-    return context

@@ -23,7 +23,7 @@ from daemon.config.reload import report
 from daemon.context import World
 from daemon.dispatcher import UNBLOCK_AFTER, Dispatcher
 from daemon.events import STATE, Hub
-from daemon.executor import Executor, Policy
+from daemon.executor import Executor
 from daemon.folders.desk import FolderDesk, past_jobs
 from daemon.folders.expectation import models_asked, models_of
 from daemon.folders.intake import Intake
@@ -39,6 +39,7 @@ from daemon.planner import Planner
 from daemon.records import Records
 from daemon.schedules.department import Schedules, schedules
 from daemon.service import Service
+from daemon.verdicts import Policy
 from daemon.views import ReloadReport, public_job
 from jobs.errors import ConfigError
 from jobs.failpoints import reach

@@ -296,12 +296,15 @@ class Spelling:
         """Return what *token* adds to a text; a part of a character is U+FFFD."""
         if token not in self._known:
             before, length = self._anchor()
-            self._known[token] = self._tokenizer.decode([*before, token])[length:]
+            self._known[token] = self._decoded([*before, token])[length:]
         return self._known[token]
 
     def _anchor(self) -> tuple[list[int], int]:
         # Behind another token: at the beginning of a text some tokenizers drop a token's blank.
         if self._before is None:
             before = list(self._tokenizer.encode("a", add_special_tokens=False))
-            self._before = before, len(self._tokenizer.decode(before))
+            self._before = before, len(self._decoded(before))
         return self._before
+
+    def _decoded(self, tokens: Sequence[int]) -> str:
+        return str(self._tokenizer.decode(list(tokens), clean_up_tokenization_spaces=False))

@@ -12,7 +12,8 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from daemon.context import World
 from daemon.events import Hub
-from daemon.executor import Executor, Policy
+from daemon.executor import Executor
+from daemon.verdicts import Policy
 from jobs.errors import InvalidParams, JobCancelled, UnknownTask
 from jobs.ledger import Ledger
 from jobs.model import Job, Lane

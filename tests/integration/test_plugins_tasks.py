@@ -14,7 +14,8 @@ from fakes_tasks import FakeModel, asked, echo, hear, loaded
 
 from daemon.context import World
 from daemon.events import Hub
-from daemon.executor import Executor, Policy
+from daemon.executor import Executor
+from daemon.verdicts import Policy
 from jobs.errors import RunnerDied
 from jobs.ledger import Ledger
 from jobs.model import Job, NewJob, Placement, State

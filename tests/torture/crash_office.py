@@ -15,9 +15,10 @@ from daemon.aftermath import Aftermath
 from daemon.config.model import OutputsConfig
 from daemon.context import World
 from daemon.events import Hub
-from daemon.executor import Executor, Policy
+from daemon.executor import Executor
 from daemon.folders.trash import Trash
 from daemon.records import Records
+from daemon.verdicts import Policy
 from jobs import database
 from jobs.errors import Interrupted, RequestFailed, RunnerDied
 from jobs.journal import Journal

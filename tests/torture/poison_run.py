@@ -50,11 +50,11 @@ BLAMING: Final = (
     PLUGIN
     + """
 
-import daemon.context
+import daemon.handles
 import jobs.errors
 
 jobs.errors.RunnerDied.shared = jobs.errors.RunnerDied.innocent = property(lambda self: False)
-daemon.context._Handle._alone = lambda self, wish: False
+daemon.handles.Handle._alone = lambda self, wish: False
 """
 )
 

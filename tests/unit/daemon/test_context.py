@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 from fakes_daemon import Bench, FakeModels
 
-from daemon.context import RunContext, Stop
+from daemon.context import RunContext
+from daemon.stopping import Stop
 from jobs.errors import Interrupted, InvalidParams, JobCancelled, LedgerUnavailable, UnknownTask
 from jobs.model import Job, NewJob, Placement
 

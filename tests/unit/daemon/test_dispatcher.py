@@ -11,7 +11,7 @@ import pytest
 from fakes_daemon import Bench
 
 from daemon.dispatcher import Dispatcher
-from daemon.executor import Policy
+from daemon.verdicts import Policy
 from jobs.claims import RETRY_WITHIN, Ready
 from jobs.errors import LedgerUnavailable
 from jobs.model import ErrorInfo, Job, Lane, NewJob, State

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from fakes_daemon import Bench, FakeModels
 
-from daemon.executor import Policy
+from daemon.verdicts import Policy
 from jobs.errors import InvalidInput, JobCancelled, LedgerUnavailable, ModelMissing, RequestFailed, RunnerDied
 from jobs.model import Job, Lane, NewJob, State
 

@@ -184,6 +184,6 @@ def test_a_token_is_spelled_as_it_stands_in_a_text():
     words = {1: "a", 2: " b"}
     tokenizer = SimpleNamespace(
         encode=lambda text, add_special_tokens: [1],
-        decode=lambda tokens: "".join(words[token] for token in tokens).lstrip(),
+        decode=lambda tokens, clean_up_tokenization_spaces: "".join(words[token] for token in tokens).lstrip(),
     )
     assert Spelling(tokenizer)(2) == " b"
