@@ -50,9 +50,12 @@ def command() -> list[str]:
 
 
 class House:
-    """One home folder and its daemon. *config* is the text of its configuration; *blas* goes to the runners alone."""
+    """One home folder and its daemon. *config* is its configuration, *runner* more lines of the table.
 
-    def __init__(self, config: str = "", *, blas: str | None = None) -> None:
+    *blas* goes to the runners alone.
+    """
+
+    def __init__(self, config: str = "", *, blas: str | None = None, runner: str = "") -> None:
         # Short: a socket's path may have 103 bytes.
         self.home = Path(tempfile.mkdtemp(prefix="mlxd-bench-"))
         plugins = self.home / "plugins"
@@ -60,7 +63,7 @@ class House:
         (plugins / "noop.py").write_text(_NOOP)
         (plugins / "noop.py").chmod(0o600)
         env = ", ".join(f'{key} = "{value}"' for key, value in model_variables(blas).items())
-        (self.home / "config.toml").write_text(f"folders = []\n{config}\n[runner]\nenv = {{ {env} }}\n")
+        (self.home / "config.toml").write_text(f"folders = []\n{config}\n[runner]\nenv = {{ {env} }}\n{runner}\n")
         self._process: subprocess.Popen[bytes] | None = None
 
     @property
@@ -122,9 +125,9 @@ def ask(path: Path, target: str) -> int:
 
 
 @contextmanager
-def running(config: str = "", *, blas: str | None = None) -> Iterator[House]:
+def running(config: str = "", *, blas: str | None = None, runner: str = "") -> Iterator[House]:
     """Give a house with a running daemon, and clear everything away afterwards."""
-    house = House(config, blas=blas)
+    house = House(config, blas=blas, runner=runner)
     try:
         house.start()
         yield house

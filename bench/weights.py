@@ -34,6 +34,15 @@ SIZES: dict[str, dict[str, Any]] = {
         "vocab_size": 8192,
         "dtype": "float32",
     },
+    "medium": {
+        "hidden_size": 2048,
+        "num_hidden_layers": 8,
+        "intermediate_size": 5632,
+        "num_attention_heads": 16,
+        "num_key_value_heads": 8,
+        "vocab_size": 32000,
+        "dtype": "float32",
+    },
     "8b": {
         "hidden_size": 4096,
         "num_hidden_layers": 32,
