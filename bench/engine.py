@@ -217,7 +217,7 @@ class Engine:
 def main() -> int:
     """Measure, print, keep."""
     options = _options()
-    tokens, arrivals = DEFAULTS[options.size]
+    tokens, arrivals = DEFAULTS.get(options.size, DEFAULTS["small"])
     options.tokens, options.arrivals = options.tokens or tokens, options.arrivals or arrivals
     preload(options.blas)
     from machine import path_to_ours

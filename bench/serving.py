@@ -115,14 +115,21 @@ class Serving:
     def _first(self) -> None:
         """Compare the first text of a warm daemon, asked by a client and by the command, with the cold command."""
         warm, typed, cold = [], [], []
+        question = self._options.question
         self._ours.profile()
         for _ in range(self._options.warm + self._few):
-            text = self._texts(1, self._options.prompt)[0]
+            text = self._texts(1, question)[0]
             cold.append(command_line(self._model, text, 4, blas=self._options.blas)[0])
-            each = [self._ours.stream(text, 4)[0] for text in self._texts(5, self._options.prompt)]
+            each = [self._ours.stream(text, 4)[0] for text in self._texts(5, question)]
             warm.append(statistics.median(each))
-            typed.append(self._typed(self._texts(1, self._options.prompt)[0]))
-        self._results.duel("serving.first", self._counted(warm, cold), unit="s", profile=self._ours.profile())
+            typed.append(self._typed(self._texts(1, question)[0]))
+        self._results.duel(
+            "serving.first",
+            self._counted(warm, cold),
+            unit="s",
+            note=f"a question of {question} tokens",
+            profile=self._ours.profile(),
+        )
         self._results.duel("serving.command", self._counted(typed, cold), unit="s")
 
     def _typed(self, text: str) -> float:
@@ -237,7 +244,7 @@ def _crowd_of_clients(server: Server, texts: Sequence[str], most: int) -> Iterat
 def main() -> int:
     """Measure, print, keep."""
     options = _options()
-    tokens, answer, arrivals = DEFAULTS[options.size]
+    tokens, answer, arrivals = DEFAULTS.get(options.size, DEFAULTS["small"])
     options.tokens, options.answer = options.tokens or tokens, options.answer or answer
     options.arrivals = options.arrivals or arrivals
     facts = ("size", "tokens", "prompt", "prompts", "answer", "concurrency", "sample", "arrivals")
@@ -272,6 +279,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--few", type=int, default=0, help="rounds of what takes long (default: at most 3)")
     parser.add_argument("--tokens", type=int, default=0, help="tokens of an answer (default: by size)")
     parser.add_argument("--prompt", type=int, default=128, help="tokens of a prompt")
+    parser.add_argument("--question", type=int, default=32, help="tokens of the question to a warm and a cold model")
     parser.add_argument("--prompts", type=int, default=200, help="prompts in the folder")
     parser.add_argument("--answer", type=int, default=0, help="tokens of an answer in the folder (default: by size)")
     parser.add_argument("--concurrency", type=int, default=32, help="of the folder, here and there")
