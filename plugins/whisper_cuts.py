@@ -41,10 +41,17 @@ def loudness(samples: Any) -> Any:
 
 def level(loud: Any) -> float | None:
     """Return the loudness below which a frame of *loud* belongs to a pause; None if the sound has no clear pauses."""
+    # Digital silence somewhere is no measure for the room elsewhere, but where there is no room it is the pause.
+    found = [limit for part in (loud, loud[loud > _NOTHING + 1]) if (limit := _level(part)) is not None]
+    return max(found, default=None)
+
+
+def _level(loud: Any) -> float | None:
     import numpy as np
 
-    heard = loud[loud > _NOTHING + 1]  # digital silence is no measure for a room
-    quiet, noisy = np.percentile(heard if 2 * len(heard) > len(loud) else loud, [_QUIET, _LOUD])
+    if not len(loud):
+        return None
+    quiet, noisy = np.percentile(loud, [_QUIET, _LOUD])
     quiet = max(quiet, noisy - _DEPTH)
     return float(quiet + _SHARE * (noisy - quiet)) if noisy - quiet >= _CONTRAST else None
 

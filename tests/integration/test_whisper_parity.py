@@ -111,7 +111,7 @@ def _murmur(tmp_path_factory):
     session._pace.group = lambda: 2
     chance = np.random.default_rng(3)
     files = []
-    for number, seconds in enumerate([2, 24, 41]):
+    for number, seconds in enumerate([2, 12, 33]):
         loud = np.repeat(chance.choice([0.0, 1.0, 1.0, 1.0], seconds * 2), 8000)
         sound = (chance.normal(size=seconds * 16_000) * 4000 * loud).astype(np.int16)
         files.append(str(write_wav(folder / f"{number}.wav", sound)))
@@ -159,7 +159,7 @@ def test_an_interrupted_recording_goes_on_with_the_same_text(murmur):
         whole = told[-1][1]
         marks = [data for kind, data in told if kind == "window"]
         assert len(marks) > 1
-        for at, mark in list(enumerate(marks[:-1]))[:2]:
+        for at, mark in list(enumerate(marks[:-1]))[-1:]:
             session.submit("rest", {**request, "resume": mark["state"]})
             rest = drain(session)["rest"]
             before = [data for kind, data in told[: told.index(("window", mark))] if kind == "segment"]
