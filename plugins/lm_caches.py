@@ -40,7 +40,7 @@ def plain(cache: Cache) -> bool:
     """Whether *cache* keeps every token and nothing else: then what was written too much can be taken off again."""
     from mlx_lm.models.cache import KVCache
 
-    return all(type(layer) is KVCache for layer in cache)
+    return all(isinstance(layer, KVCache) for layer in cache)
 
 
 def trim(cache: Cache, tokens: int) -> None:
@@ -58,14 +58,18 @@ def merged(caches: Sequence[Cache]) -> Cache:
 def _merged(layers: Sequence[Any]) -> Any:
     if hasattr(layers[0], "bits"):
         return BatchQuantizedKVCache.merge(layers)
+    from plugins import lm_shared
+
+    if (shared := lm_shared.merged(layers)) is not None:
+        return shared
     return _unmasked(layers[0].merge(list(layers)))
 
 
 def extended(batch: Cache, other: Cache) -> Cache:
     """Return *batch* with the rows of the batch *other* behind its own; both are used up."""
-    for ours, theirs in zip(batch, other, strict=True):
-        ours.extend(theirs)
-    return batch
+    from plugins import lm_shared
+
+    return [_unmasked(lm_shared.extended(ours, theirs)) for ours, theirs in zip(batch, other, strict=True)]
 
 
 def filtered(batch: Cache, keep: Sequence[int]) -> Cache:
@@ -89,7 +93,26 @@ def evaluate(cache: Cache) -> None:
     """Compute what is still to be computed."""
     import mlx.core as mx
 
-    mx.eval([layer.state for layer in cache])
+    mx.eval([held(layer) for layer in cache])
+
+
+def whole(cache: Cache) -> Cache:
+    """Return *cache*, which is used up, as one that refers to nothing of anybody else's."""
+    if source(cache) is None:
+        return cache
+    made = [layer.whole() for layer in cache]
+    evaluate(made)
+    return made
+
+
+def source(cache: Cache | None) -> Any:
+    """Return what tells those apart that do not share their beginning; None for who shares with nobody."""
+    return getattr(cache[0], "source", None) if cache else None
+
+
+def held(layer: Any) -> Any:
+    """Return the arrays of one layer, but not what it only refers to."""
+    return layer.held if hasattr(layer, "held") else layer.state
 
 
 def size(cache: Cache) -> int:

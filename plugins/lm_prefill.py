@@ -22,6 +22,9 @@ from plugins.lm_quantised import PIECE, quantise, quantised, turning
 
 #: The most prompts computed together.
 TOGETHER: Final = 16
+_TOGETHER_SHARED: Final = 64
+#: Tokens that short prompts are padded to, at least.
+_LEAST_TOGETHER: Final = 16
 #: Bytes that are read at once, while somebody is being answered and while nobody is.
 _READ: Final = 16 << 20
 _READ_ALONE: Final = 256 << 20
@@ -173,18 +176,21 @@ class Prefill:
         """Return what is computed now: the first prompt alone, or short ones whose lengths fit each other."""
         first, *others = self._unexpecting()
         if (
-            self._alone
+            self._looked_up(first).loading
+            or self._alone
             or first.crossing
-            or self._looked_up(first).loading
             or first.boundary > first.done
             or first.left > size
         ):
             return [first]
         together, longest = [first], first.left
+        # Where a beginning is shared nothing of it is copied.
+        most = TOGETHER if first.cache and lm_caches.source(first.cache) is None else _TOGETHER_SHARED
         for prompt in map(self._looked_up, others[: 4 * TOGETHER]):
             padded = max(longest, prompt.left) * (len(together) + 1)
             free = prompt.loading is None and prompt.boundary <= prompt.done and not prompt.crossing
-            if free and padded <= size and len(together) < TOGETHER:
+            alike = lm_caches.source(prompt.cache) is lm_caches.source(first.cache)
+            if free and alike and padded <= size and len(together) < most:
                 together.append(prompt)
                 longest = max(longest, prompt.left)
         return together
@@ -200,7 +206,7 @@ class Prefill:
         if prompt.begun or prompt.looked_up == self._prefixes.changes:
             return prompt
         prompt.looked_up = self._prefixes.changes
-        cache, found = self._prefixes.find(prompt.beginning, self._space)
+        cache, found = self._prefixes.find(prompt.beginning, self._space, share=self._kv is None)
         if found > prompt.done:
             prompt.cache, prompt.done, prompt.found = cache, found, found
         prompt.boundary = self._prefixes.shared(prompt.beginning, self._space)
@@ -238,8 +244,10 @@ class Prefill:
         compute_piece(self._model, prompt, min(size, ahead) if ahead > 0 else size, even=self._even)
         if prompt.done == prompt.boundary and ahead > 0:
             self._keep(prompt)
-        elif prompt.left == 0 and not prompt.boundary and not prompt.found and lm_caches.trimmable(prompt.cache or []):
-            # Whoever comes next may begin as it did, and would find nobody among those who wait.
+            return
+        # Whoever comes next may begin as it did, and would find nobody among those who wait.
+        alone = prompt.done in (turn, len(prompt.tokens) - 1) and not (prompt.boundary or prompt.found)
+        if alone and prompt.cache and lm_caches.trimmable(prompt.cache):
             self._keep(prompt)
 
     def _keep(self, prompt: Prompt, *, used: int = 0) -> None:
@@ -247,6 +255,8 @@ class Prefill:
         if prompt.cache and not quantised(prompt.cache):
             tokens = prompt.tokens[: prompt.done]
             self._prefixes.keep(tokens, lm_caches.copied(prompt.cache), self._space, used=used)
+            if self._kv is None:
+                prompt.cache = self._prefixes.own(tokens, prompt.cache, self._space)
 
 
 def compute_piece(model: Any, prompt: Prompt, tokens: int, *, even: bool = False) -> None:
@@ -268,7 +278,7 @@ def compute_together(model: Any, prompts: Sequence[Prompt], *, even: bool = Fals
 
     pieces = [prompt.take(prompt.left) for prompt in prompts]
     lengths = [len(piece) for piece in pieces]
-    longest = _up(max(lengths)) if even and max(lengths) else max(lengths)
+    longest = _up(max(lengths), _LEAST_TOGETHER) if even and max(lengths) else max(lengths)
     batch = lm_caches.merged([prompt.cache or lm_caches.fresh(model) for prompt in prompts])
     padding = [longest - length for length in lengths]
     if any(padding):
@@ -281,9 +291,9 @@ def compute_together(model: Any, prompts: Sequence[Prompt], *, even: bool = Fals
             layer.finalize()
     for at, prompt in enumerate(prompts):
         prompt.cache = lm_caches.extracted(batch, at)
-    mx.eval([[layer.state for layer in prompt.cache or ()] for prompt in prompts])
+    mx.eval([[lm_caches.held(layer) for layer in prompt.cache or ()] for prompt in prompts])
 
 
-def _up(length: int) -> int:
-    """Return the next power of two."""
-    return max(LEAST, 1 << (length - 1).bit_length())
+def _up(length: int, least: int = LEAST) -> int:
+    """Return the next power of two, at least *least*."""
+    return max(least, 1 << (length - 1).bit_length())

@@ -10,7 +10,7 @@ cannot say beforehand that two prompts which wait will share a prefix. What was 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, Protocol
 
@@ -41,13 +41,19 @@ class _Entry:
     space: str = ""
     #: How many of its first tokens were of use again; 0: it never was.
     used: int = 0
+    #: What those who begin with it hold in common (`plugins.lm_shared`), once somebody does.
+    sources: list[Any] | None = None
 
 
 class Prefixes:
-    """At most *limit* bytes of caches; *keeper* gets those that were used again."""
+    """At most *limit* bytes of caches; *keeper* gets those that were used again.
 
-    def __init__(self, limit: int, *, keeper: Keeper | None = None) -> None:
+    *shares* says whether the model can look at a beginning that several rows hold in common.
+    """
+
+    def __init__(self, limit: int, *, keeper: Keeper | None = None, shares: Callable[[], bool] = lambda: False) -> None:
         self.limit = limit
+        self._shares = shares
         self._keeper = keeper
         #: The least recently used first.
         self._entries: list[_Entry] = []
@@ -70,10 +76,10 @@ class Prefixes:
         best = min(best, len(own) - 1)
         return best if best >= WORTH else 0
 
-    def find(self, tokens: Sequence[int], space: str = "") -> tuple[Cache, int]:
+    def find(self, tokens: Sequence[int], space: str = "", *, share: bool = False) -> tuple[Cache, int]:
         """Return a cache of one's own with the first tokens of *tokens* and their number; ``([], 0)`` if none is kept.
 
-        At least the last token is never in it.
+        At least the last token is never in it. With *share* it may refer to what is kept instead of copying it.
         """
         own = array(tokens)
         best, length = None, 0
@@ -88,7 +94,18 @@ class Prefixes:
         self._entries.append(best)
         best.used = max(best.used, length)
         self._offer(best)
-        return _cut(best, length), length
+        return self._begun(best, length) if share else _cut(best, length), length
+
+    def own(self, tokens: Sequence[int], cache: Cache, space: str = "") -> Cache:
+        """Return *cache*, which holds *tokens*, so that it shares with those who find them; that is no use of them.
+
+        As it is if they are not kept.
+        """
+        own = array(tokens)
+        for entry in self._in(space):
+            if len(entry.tokens) == len(own) == common(own, entry.tokens):
+                return self._begun(entry, len(own))
+        return cache
 
     def stored(self, tokens: Sequence[int], space: str, *, more_than: int) -> Any:
         """Return the way to a longer beginning of *tokens* on the disk (`plugins.lm_prefix_disk.Loading`), or None."""
@@ -96,8 +113,12 @@ class Prefixes:
 
     def keep(self, tokens: Sequence[int], cache: Cache, space: str = "", *, used: int = 0) -> None:
         """Keep *cache*, which holds *tokens* and is nobody else's; *used* tokens of it were of use before."""
-        own, size = array(tokens), lm_caches.size(cache)
-        if len(own) < WORTH or size > self.limit:
+        own = array(tokens)
+        if len(own) < WORTH or self.limit <= 0:
+            return
+        cache = lm_caches.whole(cache)
+        size = lm_caches.size(cache)
+        if size > self.limit:
             return
         trimmable = lm_caches.trimmable(cache)
         made = _Entry(own, cache, size, space, used)
@@ -131,6 +152,15 @@ class Prefixes:
 
     def _in(self, space: str) -> list[_Entry]:
         return [entry for entry in self._entries if entry.space == space]
+
+    def _begun(self, entry: _Entry, length: int) -> Cache:
+        if not (lm_caches.plain(entry.cache) and self._shares()):
+            return _cut(entry, length)
+        from plugins import lm_shared
+
+        if entry.sources is None:
+            entry.sources = lm_shared.sources(entry.cache)
+        return lm_shared.beginning(entry.sources, length)
 
     def _offer(self, entry: _Entry) -> None:
         if self._keeper is not None:

@@ -14,12 +14,12 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Collection, Iterable, Mapping
-from functools import partial
+from functools import cache, partial
 from typing import Any, Final
 
 from jobs.errors import InvalidRequest, OutOfMemory
 from jobs.model import Lane
-from plugins import lm_caches
+from plugins import lm_caches, lm_shared
 from plugins.estimate import KEPT
 from plugins.grammar import Grammars, Processor
 from plugins.lm_adapters import Adapters
@@ -88,7 +88,7 @@ class LmSession:
         self._disk = None
         if prefix_place is not None:
             self._disk = PrefixDisk(prefix_place, fresh=partial(lm_caches.fresh, model), cost=self._pace.seconds)
-        self._prefixes = Prefixes(prefix_bytes, keeper=self._disk)
+        self._prefixes = Prefixes(prefix_bytes, keeper=self._disk, shares=cache(partial(lm_shared.usable, model)))
         self.memory = LmMemory(
             weights=weights_of(model) + (weights_of(draft.model) if draft is not None else 0),
             token_bytes=token_bytes,
