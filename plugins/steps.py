@@ -18,7 +18,7 @@ _VERSION: Final = 1
 #: ``{text}``, ``{file}`` and ``{steps.NAME.text}``; every other brace is just a brace.
 _PLACEHOLDER: Final = re.compile(r"\{(text|file|steps\.([A-Za-z0-9_-]+)\.text)\}")
 #: Parameters that name files or models. What a model wrote must never choose one of those.
-_NOT_FOR_TEXT: Final = frozenset({"file", "folder", "output", "model"})
+_NOT_FOR_TEXT: Final = frozenset({"file", "folder", "output", "model", "draft_model", "adapter"})
 #: A step that has one of these has its input already.
 _INPUTS: Final = frozenset({"prompt", "messages", "file", "folder", "text"})
 #: Longest string that a step's summary repeats.
