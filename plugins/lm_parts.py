@@ -192,7 +192,7 @@ class Parts:
             if at == "tool":
                 self._call = (self._call or "") + text
             elif at == "reasoning":
-                self._cut = True
+                self._blank, self._cut = "", True
                 pieces += self._think(text)
             elif at == "normal":
                 pieces += self._say(text)
@@ -207,13 +207,14 @@ class Parts:
 
     def _say(self, text: str) -> list[Piece]:
         """Hold blanks back until words follow: those around thoughts and calls belong to neither."""
-        text, self._blank = self._blank + text, ""
-        if not text.strip():
-            self._blank = text
+        text = self._blank + text
+        words = text.rstrip()
+        self._blank = text[len(words) :]
+        if not words:
             return []
-        text = text if self._any_said or not self._cut else text.lstrip()
+        words = words if self._any_said or not self._cut else words.lstrip()
         self._cut, self._any_said = False, True
-        return [(SAID, text)]
+        return [(SAID, words)]
 
     def _end_call(self, *, closed: bool, cut: bool) -> list[Piece]:
         text, self._call = self._call or "", None

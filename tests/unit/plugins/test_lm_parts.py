@@ -53,7 +53,7 @@ def test_a_call_is_parsed_and_is_no_part_of_the_text():
     """Name and arguments come as JSON values, with an id that a strict template takes; blanks around it go."""
     said, parts = read(["I look.\n", CALL, "\n"])
     (call,) = parts.calls
-    assert said == "I look.\n"
+    assert said == "I look."
     assert call["function"] == {"name": "weather", "arguments": {"city": "Oslo"}}
     assert call["type"] == "function"
     assert len(call["id"]) == 9
@@ -103,7 +103,7 @@ def test_a_call_that_cannot_be_read_stays_in_the_text(call, why):
     """As the model wrote it, with a remark that says what is wrong; what follows it is read on."""
     written = f"<tool_call>{call}</tool_call>"
     said, parts = read(["So: ", written, " and ", CALL])
-    assert said == f"So: {written} and "
+    assert said == f"So: {written} and"
     assert why in parts.notes[0]
     assert len(parts.calls) == 1
 
