@@ -17,6 +17,7 @@ _RECORDINGS: Final = frozenset({"transcribe", "memo"})
 #: Flags whose name is the parameter's.
 _PLAIN: Final = (
     "model",
+    "draft_model",
     "prompt",
     "system",
     "template",
@@ -39,6 +40,8 @@ class Asked:
     task: str
     input: str | None = None
     model: str | None = None
+    draft_model: str | None = None
+    adapter: str | None = None
     prompt: str | None = None
     system: str | None = None
     template: str | None = None
@@ -127,6 +130,8 @@ def given_params(asked: Asked) -> dict[str, Any]:
         params["json_schema"] = _object("@" + asked.schema)
     if asked.tools is not None:
         params["tools"] = _tools(asked.tools)
+    if asked.adapter is not None:
+        params["adapter"] = str(absolute(asked.adapter))
     if asked.formats is not None:
         params.update(_formats(asked))
     if asked.words:

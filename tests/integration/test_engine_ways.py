@@ -199,8 +199,8 @@ def test_a_long_prompt_is_quantised_where_mlx_lm_does_it(session, monkeypatch):
     monkeypatch.setattr(session._pace, "piece", lambda **_: 23)
     memo = " ".join(MEMOS * 2)
     assert 64 < len(_tokens(session, memo)) < 256
-    session._prefixes.clear()
     for start in (0, 100):
+        session._prefixes.clear()
         how = {"kv_bits": 4, "kv_group_size": 32, "quantized_kv_start": start}
         for more in ("", " Buy milk."):
             session.submit("person", {"prompt": MEMOS[0], "max_tokens": 14, "lane": "interactive"})

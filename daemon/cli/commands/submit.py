@@ -25,6 +25,8 @@ git diff | mlxd submit generate - --system "Write a commit message." --wait
 @click.argument("task")
 @click.argument("input", required=False, metavar="[FILE|FOLDER|TEXT|-]")
 @click.option("-m", "--model", help="Model: an alias, demo:lm, a folder, or a hub id.")
+@click.option("--adapter", metavar="DIR", help="generate, batch: LoRA adapter (mlx-lm's format) to answer with.")
+@click.option("--draft-model", help="generate, batch: smaller model that guesses ahead; such answers are served alone.")
 @click.option("-p", "--prompt", help="generate: what to ask.")
 @click.option("--system", help="generate, batch: how the model should behave.")
 @click.option("--template", help="generate, batch: text around each input; {text} stands for it.")

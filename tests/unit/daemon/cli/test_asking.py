@@ -80,9 +80,13 @@ def test_flags_become_parameters(tmp_path):
         stop=("a", "b"),
         schema="schema.json",
         formats="json",
+        draft_model="small",
+        adapter="lora",
     )
     assert asked["params"] == {
         "model": "demo:lm",
+        "draft_model": "small",
+        "adapter": str(tmp_path / "lora"),
         "prompt": "p",
         "system": "s",
         "max_tokens": 5,
