@@ -111,7 +111,7 @@ def _teller(ctx: TaskContext, record: Record) -> Callable[[str, Mapping[str, Any
 
 def _small(transcript: Mapping[str, Any]) -> dict[str, Any]:
     """Return *transcript* without what would make the ledger's row large."""
-    result = {key: value for key, value in transcript.items() if key != "since"}
+    result = dict(transcript)
     segments = result.pop("segments", [])
     result["text"] = str(transcript["text"]).strip()
     result["segment_count"] = len(segments)

@@ -70,9 +70,8 @@ class Record:
 
     def whole(self, result: Mapping[str, Any]) -> dict[str, Any]:
         """Return the runtime's *result* with what earlier attempts had heard before it."""
-        if not result.get("since"):
-            return dict(result)
-        return {**result, "text": self._text.strip(), "segments": self._segments}
+        told = {key: value for key, value in result.items() if key != "since"}
+        return {**told, "text": self._text.strip(), "segments": self._segments} if result.get("since") else told
 
 
 def key_of(request: Mapping[str, Any], model: Mapping[str, Any]) -> str:

@@ -11,7 +11,7 @@ import pytest
 from fakes_tasks import FakeContext, hear
 from pydantic import ValidationError
 
-from jobs.errors import InvalidInput
+from jobs.errors import Interrupted, InvalidInput
 from jobs.model import Placement
 from plugins.task import OnEvent
 from plugins.transcribe import MOST_SEGMENTS, Params, Transcribe
@@ -123,6 +123,64 @@ def test_a_bad_file_costs_no_model(tmp_path: Path, audio: Path) -> None:
             run(context, file=path)
         assert context.leases == []
     assert run(ctx, file=link)["text"]
+
+
+def _by_windows(request: Mapping[str, Any], on_event: OnEvent) -> dict[str, Any]:
+    """Hear three windows of ten seconds, those after the place to go on from."""
+    at = request.get("resume", {}).get("frame", 0)
+    since = at / 100
+    segments, texts = [], []
+    for end in range(at + 1000, 4000, 1000):
+        text = f" Window {end // 1000}."
+        segments.append({"start": end / 100 - 10, "end": end / 100, "text": text.strip()})
+        on_event("segment", segments[-1])
+        state = {"frame": end, "digest": f"d{end}", "language": "en"}
+        on_event("window", {"text": text, "since": since, "last": end == 3000, "state": state})
+        on_event("progress", {"done": end / 100, "total": 30.0})
+        texts.append(text)
+    return {
+        "text": "".join(texts).strip(),
+        "language": "en",
+        "duration": 30.0,
+        "segments": segments,
+        "since": since,
+    }
+
+
+@pytest.mark.parametrize("windows", [1, 2])
+def test_an_interrupted_transcription_goes_on_at_the_next_window(tmp_path: Path, audio: Path, windows: int) -> None:
+    """The next attempt asks from the last checkpoint on; files and result are those of an undisturbed run."""
+    whole = run(FakeContext(tmp_path / "whole", whisper=_by_windows), file=audio, formats=["json", "txt"])
+
+    stopped = FakeContext(tmp_path / "out", whisper=_by_windows)
+
+    def stop(_: Mapping[str, Any]) -> None:
+        if len(stopped.checkpoints) == windows:
+            raise Interrupted
+
+    stopped.on_checkpoint = stop
+    with pytest.raises(Interrupted):
+        run(stopped, file=audio, formats=["json", "txt"])
+    again = FakeContext(tmp_path / "out", whisper=_by_windows, saved=stopped.checkpoints[-1])
+    result = run(again, file=audio, formats=["json", "txt"])
+
+    assert again.whisper.requests[0]["resume"]["frame"] == 1000 * windows
+    assert {**result, "outputs": []} == {**whole, "outputs": []}
+    for name in ("memo.json", "memo.txt"):
+        assert (tmp_path / "out" / name).read_text() == (tmp_path / "whole" / name).read_text()
+
+
+def test_a_checkpoint_is_for_the_same_work(tmp_path: Path, audio: Path) -> None:
+    """With another parameter nothing is kept, and a short recording writes no checkpoint at all."""
+    first = FakeContext(tmp_path, whisper=_by_windows)
+    run(first, file=audio, formats=[])
+    assert len(first.checkpoints) == 2
+    other = FakeContext(tmp_path, whisper=_by_windows, saved=first.checkpoints[-1])
+    run(other, file=audio, formats=[], language="de")
+    assert "resume" not in other.whisper.requests[0]
+    short = FakeContext(tmp_path)
+    run(short, file=audio, formats=[])
+    assert short.checkpoints == []
 
 
 @pytest.mark.parametrize("params", [{}, {"file": "a.wav"}, {"file": "/a", "formats": ["doc"]}, {"file": "/a", "x": 1}])
