@@ -31,6 +31,7 @@ from daemon.folders.preview import Asking
 from daemon.folders.reverting import Reverting
 from daemon.folders.trash import Trash
 from daemon.folders.watcher import Watcher
+from daemon.housekeeping import Housekeeping
 from daemon.models.references import ResolvedModel
 from daemon.models.scheduler import ModelScheduler
 from daemon.models.setup import plugin_place, resolver, scheduler, scheduler_settings
@@ -46,6 +47,7 @@ from jobs.failpoints import reach
 from jobs.journal import Journal
 from jobs.ledger import Ledger, utcnow
 from jobs.model import Job, NewJob
+from jobs.pruning import Pruning
 from jobs.queue import JobQueue
 from plugins.deliver import DELIVER
 from plugins.manager import PluginManager
@@ -133,6 +135,12 @@ def build(
     later = _Later(ground.ledger, ground.hub)
     work = _work(ground, later, owner=owner)
     later.dispatcher = work.dispatcher
+    later.housekeeping = Housekeeping(
+        Pruning(ground.ledger),
+        settings=lambda: config().queue,
+        idle=lambda: not work.executor.running(),
+        clock=utcnow,
+    )
     later.service = Service(
         home=home,
         config=config,
@@ -353,6 +361,7 @@ class _Later:
     service: Service
     schedules: Schedules
     server: SocketServer
+    housekeeping: Housekeeping
 
     def __init__(self, ledger: Ledger, hub: Hub) -> None:
         self._ledger = ledger
@@ -392,6 +401,7 @@ class _Later:
 
         Returns when to look for room again, seconds.
         """
+        self.housekeeping.look()
         self.server.mend()
         self.service.socket_problem = self.server.problem
         self.service.unblock_arrived()

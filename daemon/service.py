@@ -337,10 +337,10 @@ class Service:
             f"plugin {one.name}: {one.problem}" for one in self._plugins.status() if one.problem and one.enabled
         ]
         try:
-            counts = self._ledger.counts()
+            counts, forgotten = self._ledger.counts(), self._ledger.forgotten()
             problems += self._schedules.problems() if self._schedules else []
         except LedgerUnavailable as error:
-            counts, problems = {}, [*problems, error.message]
+            counts, forgotten, problems = {}, 0, [*problems, error.message]
         models, strain = self._models.status(), self._models.strain
         return Health(
             status=Condition.DRAINING if self._draining else Condition.DEGRADED if any(problems) else Condition.OK,
@@ -349,6 +349,7 @@ class Service:
             uptime_s=round(time.monotonic() - self._started, 3),
             home=str(self._home.state.parent),
             counts=counts,
+            forgotten=forgotten,
             models=tuple(models),
             memory=MemoryStatus(
                 budget_bytes=self._config().memory.budget_bytes(),

@@ -255,6 +255,8 @@ class Health(Frozen):
     home: str
     #: Jobs by state.
     counts: dict[State, int] = Field(default_factory=dict)
+    #: Old jobs that were forgotten so far.
+    forgotten: int = 0
     models: tuple[ModelStatus, ...] = ()
     memory: MemoryStatus = MemoryStatus()
     #: The lanes that have conditions.

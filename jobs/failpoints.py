@@ -46,6 +46,7 @@ VERBS: Final[Mapping[str, str]] = {
     "desk": "a folder is paused or resumed, a job taken back",
     "schedule": "a schedule added, changed, removed or run by hand",
     "fire": "a schedule's time became a job, together with its next time",
+    "prune": "old jobs are forgotten",
     "migrate": "one step of the ledger's layout",
 }
 

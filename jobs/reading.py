@@ -8,7 +8,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any, Final
 
-from sqlalchemy import Connection, bindparam, func, select
+from sqlalchemy import Connection, bindparam, func, select, text
 
 from jobs.accepting import seen_job
 from jobs.claims import DUE, URGENCY, Ready, moments, startable
@@ -21,6 +21,8 @@ from jobs.statements import find_job
 _CHECKPOINT: Final = (
     select(notes.c.checkpoint).join(jobs, jobs.c.seq == notes.c.seq).where(jobs.c.id == bindparam("id"))
 )
+_EVER: Final = text("SELECT seq FROM sqlite_sequence WHERE name = 'jobs'")
+_KEPT: Final = select(func.count()).select_from(jobs)
 _LANES: Final = {lane.value: lane for lane in Lane}
 
 
@@ -80,6 +82,12 @@ class Reading:
         with self._db.read() as connection:
             rows = connection.execute(select(jobs.c.state, func.count()).group_by(jobs.c.state)).all()
         return dict.fromkeys(State, 0) | {State(state): count for state, count in rows}
+
+    def forgotten(self) -> int:
+        """Return how many jobs there were that are not kept any more: numbers are never given twice."""
+        with self._db.read() as connection:
+            ever = connection.execute(_EVER).scalar_one_or_none() or 0
+            return int(ever) - int(connection.execute(_KEPT).scalar_one())
 
     def ready(self, limit: int = 1000, *, lanes: Collection[Lane] = tuple(Lane)) -> list[Job]:
         """Return the queued jobs that may start now, most urgent first: by lane, priority, order of acceptance."""

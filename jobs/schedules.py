@@ -14,7 +14,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping
 from datetime import datetime
 from typing import Any, Final
 
-from sqlalchemy import Connection, RowMapping, delete, func, insert, select, update
+from sqlalchemy import Connection, RowMapping, bindparam, delete, func, insert, select, update
 from sqlalchemy.dialects.sqlite import insert as upsert
 
 from jobs import moves
@@ -177,7 +177,9 @@ def _situation(connection: Connection, standing: Standing) -> Situation:
     own = jobs.c.source_kind == SOURCE, jobs.c.source_rule == printable(standing.name)
     unfinished = select_jobs().where(jobs.c.state.in_(_BUSY), *own).order_by(jobs.c.seq)
     waits = select(fires.c.fire_at).where(fires.c.schedule == standing.name, fires.c.job_id.is_(None))
-    again = select(fires.c.fire_at).where(fires.c.schedule == standing.name, fires.c.fire_at >= standing.next_at)
+    # Of a schedule without a next time there is none from then on.
+    begin = bindparam("begin", standing.next_at, type_=fires.c.fire_at.type)
+    again = select(fires.c.fire_at).where(fires.c.schedule == standing.name, fires.c.fire_at >= begin)
     return Situation(
         standing=standing,
         busy=tuple(to_job(row) for row in connection.execute(unfinished).mappings().all()),

@@ -122,6 +122,10 @@ class QueueConfig(Frozen):
     limit: Count = 10_000
     #: What they are told to wait.
     retry_after_s: Seconds = 5.0
+    #: Seconds after its end until a job may be forgotten.
+    keep: Seconds = 90 * 86_400.0
+    #: Latest jobs that are kept however old they are.
+    keep_jobs: Count = 1000
 
     @field_validator("workers", mode="before")
     @classmethod

@@ -30,7 +30,7 @@ def status(session: Session, /, *, as_json: bool) -> int:
             "process": health["pid"],
             "up for": duration(health["uptime_s"]),
             "home": health["home"],
-            "jobs": ", ".join(f"{count} {state}" for state, count in health["counts"].items() if count) or "none",
+            "jobs": _jobs(health),
             "resident": [model["ref"] for model in health["models"] if model["pid"]] or "no model",
             "memory": f"{size(memory['used_bytes'] or 0)} of {size(memory['budget_bytes'])} for models, "
             f"{size(memory['daemon_bytes'])} for itself{_short(memory)}",
@@ -39,6 +39,13 @@ def status(session: Session, /, *, as_json: bool) -> int:
         }
     )
     return Exit.OK
+
+
+def _jobs(health: dict[str, Any]) -> str:
+    """Say how many jobs there are in each state, and how many were forgotten."""
+    counts = [f"{count} {state}" for state, count in health["counts"].items() if count]
+    forgotten = health.get("forgotten", 0)
+    return ", ".join([*counts, *([f"{forgotten} older ones forgotten"] if forgotten else [])]) or "none"
 
 
 def _short(memory: dict[str, Any]) -> str:
