@@ -152,7 +152,8 @@ def test_probabilities_are_told_to_those_who_ask(session):
     told = drain(session)
     lines = told["asks"][-1][1]["logprobs"]
     assert len(lines) == told["asks"][-1][1]["completion_tokens"]
-    assert all(line["top"][0] == {"token": line["token"], "logprob": line["logprob"]} for line in lines)
+    assert all(line["top"][0] == {key: line[key] for key in ("token", "text", "logprob")} for line in lines)
+    assert "".join(line["text"] for line in lines).strip() == told["asks"][-1][1]["text"].strip()
     assert all(line["logprob"] <= 0 and len(line["top"]) == 2 for line in lines)
     assert "logprobs" not in told["not"][-1][1]
 
