@@ -43,7 +43,7 @@ class Answer:
         self.prompt = prompt.tokens
         self.way = way
         self.notes = [*prompt.notes, *way.notes]
-        #: How many that came later were let begin before it, because it had to wait for more than a place.
+        #: How many that came later were let begin before it: it waited for more than a place, or its prompt is long.
         self.overtaken = 0
         #: Tokens that a draft model has guessed for it, and those of them that it was right with.
         self._guesses = self._right = 0

@@ -19,7 +19,8 @@ _KEPT_BACK: Final = 0.25
 #: In the batch lane new answers begin when this part of the places is free.
 _WAVES: Final = 8
 
-#: How many may overtake one that waits for its adapter or for the draft model, and how far back they are looked for.
+#: How many may overtake one that waits for its adapter or for the draft model, or that has a long prompt in the batch
+#: lane; and how far back they are looked for.
 _OVERTAKING: Final = 64
 
 #: Lane and plan -> the answers that are worked on.
@@ -102,13 +103,18 @@ class Lines:
         return None
 
     def _candidate(self, lane: Lane, fits: Callable[[Answer], bool]) -> Answer | None:
-        """Return the first of the line who could begin; who waits for more than a place is overtaken, for a while."""
+        """Return who of the line could begin; who waits for more than a place is overtaken, for a while.
+
+        That is the first, in the batch lane the one with the shortest prompt: short ones fill the batch sooner, and
+        prompts that are read together are more alike. Nobody is overtaken by more than `_OVERTAKING`.
+        """
+        able: list[Answer] = []
         for answer in itertools.islice(self._lines[lane], _OVERTAKING):
             if fits(answer):
-                return answer
-            if answer.overtaken >= _OVERTAKING:
-                return None
-        return None
+                able.append(answer)
+            if answer.overtaken >= _OVERTAKING or (able and lane is not Lane.BATCH):
+                break
+        return min(able, key=lambda answer: len(answer.prompt), default=None)
 
     def _taken_out(self, lane: Lane, answer: Answer) -> Answer:
         line = self._lines[lane]

@@ -34,6 +34,7 @@ class House:
             request=SimpleNamespace(lane=lane),
             cost=cost,
             overtaken=0,
+            prompt=range(cost),
             way=SimpleNamespace(plan=Plan()),
         )
         self.lines.add(answer)
@@ -158,3 +159,32 @@ def test_a_paused_lane_begins_nothing_new() -> None:
     (normal,) = house.let_in()
     house.end(normal)
     assert house.let_in() == [batch]
+
+
+def test_in_the_batch_lane_the_shortest_prompt_begins_first() -> None:
+    """Equals keep their order, and in the other lanes all do."""
+    house = House(10_000, batch=8)
+    for lane in (NORMAL, BATCH):
+        for cost in (5, 3, 9, 3):
+            house.ask(lane, cost)
+    begun = [(one.request.lane, one.cost, one.id) for one in house.let_in()]
+    assert [cost for lane, cost, _ in begun if lane is NORMAL] == [5, 3, 9, 3]
+    assert [name for lane, _, name in begun if lane is BATCH] == ["6", "8", "5", "7"]
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(st.integers(1, 50), min_size=1, max_size=200), st.integers(1, 4))
+def test_no_long_prompt_is_overtaken_for_ever(costs: list[int], batch: int) -> None:
+    """However many short ones come: nobody of the batch lane is overtaken by more than the bound."""
+    house = House(10_000, batch=batch)
+    first = house.ask(BATCH, 51)
+    begun: list[str] = []
+    for cost in costs:
+        house.ask(BATCH, cost)
+        begun += [one.id for one in house.let_in()]
+        if house.inside:
+            house.end(house.inside[0])
+    while first.id not in begun:
+        begun += [one.id for one in house.let_in()]
+        house.end(house.inside[0])
+    assert begun.index(first.id) <= 64 + batch

@@ -66,7 +66,8 @@ def test_the_size_of_a_quantised_cache():
 
 def _answer(name, plan=PLAIN, lane=Lane.NORMAL, cost=10):
     asked = SimpleNamespace(lane=lane)
-    return SimpleNamespace(id=name, request=asked, way=SimpleNamespace(plan=plan), cost=cost, length=cost, overtaken=0)
+    way = SimpleNamespace(plan=plan)
+    return SimpleNamespace(id=name, request=asked, way=way, cost=cost, length=cost, overtaken=0, prompt="")
 
 
 def _next(lines, fits):
