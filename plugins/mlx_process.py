@@ -69,11 +69,17 @@ def share_out(memory: int, *, cache: int) -> None:
 
     There it keeps 32 MB at most, and more was no faster that could be told from noise.
     """
-    import mlx.core as mx
-
-    if not on_cpu():
+    mx = sys.modules.get("mlx.core")
+    if mx is not None and not on_cpu():
         mx.set_memory_limit(min(memory, device_bytes()))
         mx.set_cache_limit(max(LEAST_CACHE, cache))
+
+
+def give_back() -> None:
+    """Give freed buffers back to the system, if anybody imported MLX."""
+    mx = sys.modules.get("mlx.core")
+    if mx is not None:
+        mx.clear_cache()
 
 
 def cached_bytes() -> int:

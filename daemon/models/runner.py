@@ -133,6 +133,11 @@ class Runner:
                 self._submit(session, request_id, message)
             case "share" if memory is not None:
                 memory.limit(Share(**message["share"]))
+            case "share":
+                share = Share(**message["share"])
+                mlx_process.share_out(share.memory, cache=share.memory - self._memory)
+            case "trim" if memory is None:
+                mlx_process.give_back()
             case "trim" if memory is not None:
                 memory.trim()
                 self._tell_memory(session)

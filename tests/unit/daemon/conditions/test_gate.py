@@ -401,3 +401,50 @@ def test_many_workers_and_a_flapping_cable(tmp_path: Path) -> None:
     assert sorted(ran) == sorted(job.id for job in jobs)
     assert {house.state(job) for job in jobs} == {(State.SUCCEEDED, 1)}
     house.close()
+
+
+class ShortMemory:
+    """Memory that is as short as the test says."""
+
+    def __init__(self) -> None:
+        self.reason: str | None = None
+        self.stopping = False
+
+    def holds(self, lane: Lane) -> str | None:
+        return self.reason if lane is Lane.BATCH else None
+
+    def stops(self, lane: Lane) -> bool:
+        return self.stopping and lane is Lane.BATCH
+
+
+def test_short_memory_holds_a_lane_that_has_no_conditions(house: House) -> None:
+    """The batch lane's jobs wait at no cost and say why; the other lanes go on; when there is enough, so do they."""
+    house.lanes.clear()
+    house.gate._memory = memory = ShortMemory()
+    memory.reason = "memory is short"
+    batch, person = house.add(), house.add(Lane.INTERACTIVE)
+    house.dispatcher.put(batch)
+    house.dispatcher.put(person)
+    house.work()
+    assert (house.state(batch), house.state(person)) == ((State.QUEUED, 0), (State.SUCCEEDED, 1))
+    assert house.gate.why(house.bench.ledger.get(batch.id)) == "memory is short"
+    assert [(one.lane, one.waiting) for one in house.gate.status()] == [(Lane.BATCH, "memory is short")]
+    memory.reason = None
+    house.gate._turn()
+    house.work()
+    assert house.state(batch) == (State.SUCCEEDED, 1)
+    assert house.reads == 0, "nothing else of the machine was asked for"
+
+
+def test_very_short_memory_lets_running_jobs_step_aside(house: House) -> None:
+    """A job that has just begun stops at once, one that runs at the gate's next turn; none of it costs an attempt."""
+    house.lanes.clear()
+    house.gate._memory = memory = ShortMemory()
+    asked: list[Lane] = []
+    house.executor.step_aside = lambda lane: asked.append(lane) or 1  # type: ignore[method-assign, func-returns-value]
+    memory.reason, memory.stopping = "memory is short", True
+    house.gate._turn()
+    assert asked == [Lane.BATCH]
+    job = house.add()
+    assert house.gate.must_stop(job)
+    assert not house.gate.must_stop(house.add(Lane.NORMAL))
