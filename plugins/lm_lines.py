@@ -30,11 +30,18 @@ Working = Mapping[tuple[Lane, Plan], Sequence[Answer]]
 class Lines:
     """A line for each lane; *batch* places, *memory* for the caches of all; *alone* for one at a time.
 
-    *bounds* says how often a lane may be overtaken (`plugins.lm_turns`).
+    *bounds* says how often a lane may be overtaken (`plugins.lm_turns`); *order* who of the batch lane is preferred: the
+    lower.
     """
 
     def __init__(
-        self, *, batch: int, memory: LmMemory, alone: bool = False, bounds: Mapping[Lane, int] | None = None
+        self,
+        *,
+        batch: int,
+        memory: LmMemory,
+        alone: bool = False,
+        bounds: Mapping[Lane, int] | None = None,
+        order: Callable[[Answer], int] = lambda answer: len(answer.prompt),
     ) -> None:
         self._memory = memory
         #: Those who were in a step that raised: they go on one at a time, with nobody beside them.
@@ -43,6 +50,7 @@ class Lines:
         self._alone = alone
         self._lines: dict[Lane, list[Answer]] = {lane: [] for lane in Lane}
         self._overtaking = Overtaking(bounds)
+        self._order = order
 
     def __bool__(self) -> bool:
         return bool(self.suspects or any(self._lines.values()))
@@ -114,7 +122,7 @@ class Lines:
                 able.append(answer)
             if answer.overtaken >= _OVERTAKING or (able and lane is not Lane.BATCH):
                 break
-        return min(able, key=lambda answer: len(answer.prompt), default=None)
+        return min(able, key=self._order, default=None)
 
     def _taken_out(self, lane: Lane, answer: Answer) -> Answer:
         line = self._lines[lane]
