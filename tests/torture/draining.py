@@ -69,6 +69,7 @@ class Drainer:
     ) -> None:
         self._home, self._history, self._supervisor, self._chance = home, history, supervisor, chance
         self._limit_s = limit_s
+        self._started = time.monotonic()
         self._batches = 0
         self.stops = Stops()
         #: Items whose output was on disk at a stop, and when that stop was over.
@@ -111,6 +112,7 @@ class Drainer:
         ended = self._supervisor.stop()
         assert ended is not None
         self._look(ended.status, ended.at - began, killed=ended.by_kill_after_timeout, left=ended.leftovers)
+        self._started = time.monotonic()
         self._supervisor.start()
 
     def _under_way(self) -> set[str]:
@@ -118,10 +120,14 @@ class Drainer:
         running = self._home.query(
             "SELECT json_extract(params, '$.model'), task, source_kind FROM jobs WHERE state = 'running'"
         )
-        kinds = {("stub:a", "stub"): "token", ("stub:c", "stub"): "load", ("stub:d", "batch"): "batch"}
+        kinds = {("stub:a", "stub"): "token", ("stub:d", "batch"): "batch"}
         found = {kinds[(model, task)] for model, task, _ in running if (model, task) in kinds}
+        # A job begins when its model is there: that one is being loaded shows by its runner alone.
+        begun = any(words[1] == "stub-c" and float(words[4]) > self._started for words in self._lines("load"))
+        loading = begun and all(model != "stub:c" for model, *_ in running)
         return (
             found
+            | ({"load"} if loading else set())
             | {"folder" for *_, source in running if source == "folder"}
             | {"demo" for model, *_ in running if str(model).startswith("demo:")}
         )
@@ -169,7 +175,8 @@ class Drainer:
         return [(unquote(words[1]), float(words[4])) for words in self._lines("item")]
 
     def _lines(self, kind: str) -> list[list[str]]:
-        lines = self._home.executions.read_text(encoding="utf-8").splitlines()
+        file = self._home.executions
+        lines = file.read_text(encoding="utf-8").splitlines() if file.exists() else []
         return [words for words in map(str.split, lines) if words[0] == kind]
 
 
