@@ -51,16 +51,16 @@ def check_adapter(folder: Path) -> AdapterFiles:
     for name, why in _OTHERS.items():
         if (folder / name).exists() and not (folder / WEIGHTS).exists():
             raise _refused(folder, name, why)
-    config = _config(folder)
     for name in (CONFIG, WEIGHTS):
         if not (folder / name).is_file():
             raise _refused(folder, name, "it is missing; mlx_lm.lora writes both into its --adapter-path")
+    config = _config(folder)
     try:
         tensors = read_header(folder / WEIGHTS)
     except ModelBroken as error:
         raise ValueError(f"adapter: {error.message} It is in {folder}.") from error
     parameters = _parameters(folder, config)
-    return AdapterFiles(folder, _key(folder), _layers(folder, config), parameters, tensors)
+    return AdapterFiles(folder, key_of(folder), _layers(folder, config), parameters, tensors)
 
 
 def _config(folder: Path) -> Mapping[str, Any]:
@@ -106,7 +106,8 @@ def _parameters(folder: Path, config: Mapping[str, Any]) -> dict[str, Any]:
     return {"rank": rank, "scale": scale, "dropout": 0.0, **({} if keys is None else {"keys": keys})}
 
 
-def _key(folder: Path) -> str:
+def key_of(folder: Path) -> str:
+    """Return what changes when a file of the adapter in *folder* does; raises ``OSError`` if one is not there."""
     facts = [(folder / name).stat() for name in (CONFIG, WEIGHTS)]
     marks = ":".join(f"{one.st_ino}-{one.st_size}-{one.st_mtime_ns}-{one.st_ctime_ns}" for one in facts)
     return f"{folder.resolve()}:{marks}"

@@ -106,6 +106,7 @@ class LmSession:
             "vocabulary": limits.vocabulary,
             "chat_template": bool(tokenizer.has_chat_template),
             "tools": self._formats.calls_tools,
+            "draft_model": draft is not None,
             "device": "cpu" if on_cpu() else "gpu",
             "dtype": _dtype(model),
         }

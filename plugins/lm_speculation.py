@@ -145,7 +145,8 @@ class Speculation:
         for by in range(self._plan.draft_tokens):
             logits = self._draft.model(fed, cache=one.draft_cache)[:, -1, : self._vocabulary]
             self._quantise(one.draft_cache)
-            if one.row.processors:
+            # A bias on a token that the draft does not have would be written into strange memory.
+            if one.row.processors and logits.shape[-1] == self._vocabulary:
                 logits = _processed(one.row, logits, [one.last, *guesses])
             guesses.append(one.drawing(by, 1)(logits))
             start: Any = mx.async_eval

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from pathlib import Path
+from typing import Any, Final
 
 from plugins import lm_caches
-from plugins.adapter_files import AdapterFiles, check_adapter
+from plugins.adapter_files import AdapterFiles, check_adapter, key_of
 from plugins.lm_adapters import Adapters
 from plugins.lm_plan import PLAINLY, Plan, Quantised, Wanted, Way, wanted
 from plugins.lm_quantised import obstacle
 from plugins.lm_request import LmRequest
 from plugins.lm_speculation import Draft
+
+#: Adapters whose files need not be read again for the next request.
+_REMEMBERED: Final = 64
 
 
 class Ways:
@@ -33,6 +37,7 @@ class Ways:
         self._element = element
         #: (bits, group size) -> why not.
         self._obstacles: dict[tuple[int, int], str | None] = {}
+        self._files: dict[Path, AdapterFiles] = {}
 
     def __call__(self, request: Mapping[str, Any], asked: LmRequest, *, length: int) -> Way:
         """Return how *request* is served, which is *asked* and may come to *length* tokens.
@@ -57,8 +62,14 @@ class Ways:
     def _adapter(self, want: Wanted) -> AdapterFiles | None:
         if want.adapter is None:
             return None
+        known = self._files.get(want.adapter)
+        if known is not None and _unchanged(known):
+            return known
         files = check_adapter(want.adapter)
         self._adapters.check(files)
+        if len(self._files) >= _REMEMBERED:
+            self._files.clear()
+        self._files[want.adapter] = files
         return files
 
     def _quantised(self, want: Wanted, length: int, notes: list[str]) -> Quantised | None:
@@ -90,3 +101,10 @@ class Ways:
             notes.append(f"Answered without the draft model: {why}.")
             return 0
         return want.num_draft_tokens
+
+
+def _unchanged(files: AdapterFiles) -> bool:
+    try:
+        return key_of(files.folder) == files.key
+    except OSError:
+        return False

@@ -95,6 +95,8 @@ def test_missing_damaged_and_special_files_are_refused(adapter, tmp_path):
     os.mkfifo(folder / WEIGHTS)
     with pytest.raises(ValueError, match="missing"):
         check_adapter(folder)
+    (folder / WEIGHTS).unlink()
+    adapter()
     (folder / CONFIG).write_text("[1]")
     with pytest.raises(ValueError, match="not a JSON object"):
         check_adapter(folder)
