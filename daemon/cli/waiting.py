@@ -53,7 +53,7 @@ def watch(transport: Transport, job: dict[str, Any], screen: Screen, *, deadline
                     return job
     except TimeoutError:
         return dict(transport.ask("GET", job_path(job["id"])))
-    return _ask_on(transport, job["id"], deadline)
+    return ended(transport, job["id"], deadline)
 
 
 def report(job: dict[str, Any], *, printed: str = "") -> None:
@@ -157,8 +157,11 @@ def _screen(*, as_json: bool, stream: bool) -> Screen:
     return Screen()
 
 
-def _ask_on(transport: Transport, job_id: str, deadline: float | None) -> dict[str, Any]:
-    """Wait without events: the stream ended before the job did (the daemon cut us off, or is restarting)."""
+def ended(transport: Transport, job_id: str, deadline: float | None) -> dict[str, Any]:
+    """Wait without events: for several jobs, or because the stream ended first (the daemon restarts, or cut us off).
+
+    Return the job when it is settled, or as it is at the *deadline* of `time.monotonic`.
+    """
     while True:
         left = _PIECE if deadline is None else min(_PIECE, max(0.0, deadline - time.monotonic()))
         job = transport.ask("GET", job_path(job_id, "wait"), query={"timeout": left}, patience=left + PATIENCE)

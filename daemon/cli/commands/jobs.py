@@ -69,18 +69,30 @@ def show(session: Session, /, *, job: str, only_text: bool, as_json: bool) -> in
     return Exit.OK
 
 
-@click.command(short_help="Wait for a job's end.")
-@click.argument("job")
+@click.command(short_help="Wait for the end of jobs.")
+@click.argument("jobs", nargs=-1, required=True)
+@click.option("--any/--all", "first", help="Of several, wait for the first that ends; default: for all.")
 @click.option("--timeout", type=click.FloatRange(min=0), metavar="SECONDS", help="Stop waiting (124).")
-@click.option("--follow", is_flag=True, help="Print text as it comes.")
-@click.option("--json", "as_json", is_flag=True, help="Print the job as JSON.")
+@click.option("--follow", is_flag=True, help="Print text as it comes (of one job).")
+@click.option("--json", "as_json", is_flag=True, help="Print the job as JSON; of several, those that ended as a list.")
 @click.pass_obj
-def wait(session: Session, /, *, job: str, timeout: float | None, follow: bool, as_json: bool) -> int:
-    """Wait for a job's end, print its result, and exit with its status."""
+def wait(
+    session: Session, /, *, jobs: tuple[str, ...], first: bool, timeout: float | None, follow: bool, as_json: bool
+) -> int:
+    """Wait for a job's end, print its result, and exit with its status.
+
+    Of several jobs a line is printed as each ends, and the status is that of the first that did not succeed.
+    """
+    transport = Transport(session.home.socket)
+    found = [transport.ask("GET", job_path(job)) for job in jobs]
+    if len(found) > 1:
+        from daemon.cli.waiting_many import finish_many
+
+        ids = list(dict.fromkeys(job["id"] for job in found))
+        return finish_many(transport, ids, first=first, timeout=timeout, as_json=as_json)
     from daemon.cli.waiting import finish
 
-    transport = Transport(session.home.socket)
-    return finish(transport, transport.ask("GET", job_path(job)), timeout=timeout, as_json=as_json, stream=follow)
+    return finish(transport, found[0], timeout=timeout, as_json=as_json, stream=follow)
 
 
 @click.command(short_help="Take jobs back.")
