@@ -154,6 +154,7 @@ def build(
         shutdown=shutdown,
         lanes=ground.gate,
     )
+    later.service.plan = work.planner.why
     watcher = _folders(ground, later.service)
     later.schedules = schedules(
         ground.ledger,

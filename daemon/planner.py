@@ -17,7 +17,7 @@ from daemon.models.planning import LanePlan, Want
 from daemon.models.references import ResolvedModel
 from daemon.models.wishes import Outlook, Wish
 from jobs.errors import MlxdError
-from jobs.model import Lane
+from jobs.model import Job, Lane, State
 from jobs.storage import Place
 
 log = logging.getLogger(__name__)
@@ -111,6 +111,15 @@ class Planner:
             self._known[model.key] = model
             self._resolved[ref, runtime] = model.key, now + _BELIEVED_S
         return model.key
+
+    def why(self, job: Job) -> str | None:
+        """Return why a queued job has not begun although there may be a worker for it; None if its model is ready."""
+        waits = job.state is State.QUEUED and job.not_before is None
+        key = self.need(job.task, job.params) if waits else ""
+        if not key or self._models.outlook.opened(key, job.lane):
+            return None
+        with self._lock:
+            return f"{self._known[key].ref} has to be loaded first" if key not in self._odd else None
 
     # What the lines ask.
 

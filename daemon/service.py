@@ -103,6 +103,8 @@ class Service:
         self._schedules: ScheduleDesk | None = None
         self._started = time.monotonic()
         self._draining = False
+        #: Why a queued job has not begun, as far as models are concerned.
+        self.plan: Callable[[Job], str | None] = lambda _job: None
         #: Why nobody finds the socket, as of the last look.
         self.socket_problem: str | None = None
         #: Why jobs wait for a place for their results, as of the last look.
@@ -187,7 +189,7 @@ class Service:
 
     def announce(self, job: Job) -> None:
         """Tell followers of a job that is new or changed, and leave a hint for it if it is queued."""
-        self.hub.publish(job.id, STATE, public_job(job))
+        self.hub.publish(job.id, STATE, public_job(self._with_reason(job)))
         self._dispatcher.put(job)
 
     def get(self, job_id: str) -> Job:
@@ -221,7 +223,7 @@ class Service:
 
     def _with_reason(self, job: Job) -> Job:
         """Add why a queued job waits although there may be a worker for it."""
-        why = self._lanes.why(job) if self._lanes else None
+        why = (self._lanes.why(job) if self._lanes else None) or self.plan(job)
         return job.model_copy(update={"waiting": why}) if why else job
 
     def counts(self) -> dict[State, int]:

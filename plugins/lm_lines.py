@@ -30,8 +30,8 @@ Working = Mapping[tuple[Lane, Plan], Sequence[Answer]]
 class Lines:
     """A line for each lane; *batch* places, *memory* for the caches of all; *alone* for one at a time.
 
-    *bounds* says how often a lane may be overtaken (`plugins.lm_turns`); *order* who of the batch lane is preferred: who
-    has the lower number.
+    *bounds* says how often a lane may be overtaken (`plugins.lm_turns`); *order* who of the batch lane is preferred:
+    who has the lower number.
     """
 
     def __init__(

@@ -13,7 +13,7 @@ from daemon.models.references import ResolvedModel
 from daemon.models.wishes import NOBODYS, Outlook
 from daemon.planner import Planner
 from jobs.errors import ModelMissing
-from jobs.model import ErrorInfo, Job, Lane
+from jobs.model import ErrorInfo, Job, Lane, State
 from jobs.storage import Place
 
 
@@ -163,6 +163,17 @@ def test_what_cannot_be_sized_is_let_through(desk: Desk) -> None:
     desk.choose("a")
     desk.models.outlook = Outlook()
     assert desk.choose("a")[0] is None
+
+
+def test_a_waiting_job_says_why(desk: Desk) -> None:
+    """While its model is not there a queued job says what it waits for; when it is, or once it runs, nothing."""
+    said = {"task": "ask", "params": {"model": "a"}, "id": "x", "seq": 1, "created_at": "2026-01-01T00:00:00Z"}
+    queued = Job.model_validate(said)
+    assert desk.planner.why(queued) == "a has to be loaded first"
+    assert desk.planner.why(queued.model_copy(update={"state": State.RUNNING})) is None
+    assert desk.planner.why(queued.model_copy(update={"task": "other"})) is None
+    desk.models.ready(desk.key("a"))
+    assert desk.planner.why(queued) is None
 
 
 def job(number: int, key: str, kind: str = "model-unloadable") -> Job:
