@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from fakes_tasks import FakeContext, echo, hold, loaded
+from fakes_tasks import FakeContext, asked, echo, hold, loaded
 from pydantic import ValidationError
 
 from jobs.errors import Interrupted, InvalidInput, InvalidParams, RequestFailed
@@ -251,3 +251,75 @@ def test_an_interrupted_job_writes_nothing_and_gives_the_model_back(tmp_path: Pa
         run(ctx, prompt="a")
     assert ctx.leased == 0
     assert list(tmp_path.iterdir()) == []
+
+
+TOOL = {"type": "function", "function": {"name": "f", "description": "It.", "parameters": {"type": "object"}}}
+CALL = {"id": "c1", "type": "function", "function": {"name": "f", "arguments": {"n": 1}}}
+
+
+def test_tools_and_conversations_with_calls_are_sent(tmp_path: Path) -> None:
+    """Tools in full, calls with their arguments as objects however they were written; not offered means not sent."""
+    written = {**CALL, "function": {"name": "f", "arguments": '{"n": 1}'}}
+    messages = [
+        {"role": "user", "content": "hi"},
+        {"role": "assistant", "content": None, "tool_calls": [written]},
+        {"role": "tool", "tool_call_id": "c1", "content": "7"},
+    ]
+    ctx = FakeContext(tmp_path)
+    for more in ({}, {"tool_choice": "none"}, {"parallel_tool_calls": False}):
+        Generate().run(ctx, Params(messages=messages, tools=[TOOL], logit_bias={"5": -100}, logprobs=0, **more))
+    first, without, single = ctx.lm.requests
+    assert (first["tools"], first["logit_bias"], first["logprobs"]) == ([TOOL], {"5": -100.0}, 0)
+    assert first["messages"][1] == {"role": "assistant", "content": "", "tool_calls": [CALL]}
+    assert first["messages"][2] == {"role": "tool", "content": "7", "tool_call_id": "c1"}
+    assert "tools" not in without
+    assert ("parallel_tool_calls" in first, single["parallel_tool_calls"]) == (False, False)
+
+
+def test_what_belongs_to_an_answer_lies_beside_it(tmp_path: Path) -> None:
+    """Calls and probabilities in a file of their own; of very many probabilities only that file holds all."""
+    line = {"token": 1, "text": "a", "logprob": -0.5, "top": [{"token": 1, "text": "a", "logprob": -0.5}]}
+
+    def call(request: Mapping[str, Any], on_event: OnEvent) -> dict[str, Any]:
+        many = 3000 if "many" in asked(request) else 1
+        return {**echo(request, on_event), "reasoning": "Hm.", "tool_calls": [CALL], "logprobs": [line] * many}
+
+    few = Generate().run(FakeContext(tmp_path / "few", lm=call), Params(prompt="few", logprobs=1))
+    many = Generate().run(FakeContext(tmp_path / "many", lm=call), Params(prompt="many", logprobs=1, output="a.txt"))
+    assert (few["tool_calls"], few["reasoning"], few["logprobs"]) == ([CALL], "Hm.", [line])
+    assert "logprobs" not in many
+    kept = json.loads((tmp_path / "many" / "a.parts.json").read_text())
+    assert (kept["tool_calls"], kept["reasoning"], len(kept["logprobs"])) == ([CALL], "Hm.", 3000)
+    assert json.loads((tmp_path / "few" / "reply.parts.json").read_text())["logprobs"] == [line]
+
+
+@pytest.mark.parametrize(
+    ("params", "said"),
+    [
+        ({"tools": [TOOL], "format": "json"}, "tools and JSON do not go together"),
+        ({"tools": [TOOL], "raw": True}, "raw text has no place for tools"),
+        ({"tools": [{"type": "retrieval"}]}, "'function'"),
+        ({"tool_choice": "required"}, "'auto' or 'none'"),
+        ({"logit_bias": {"5": 200}}, "less than or equal to 100"),
+        ({"logprobs": 21}, "less than or equal to 20"),
+    ],
+)
+def test_tools_that_make_no_sense_are_refused(params: dict[str, Any], said: str) -> None:
+    """Before the job is accepted, in words."""
+    with pytest.raises(ValidationError, match=said):
+        Params(prompt="a", **params)
+
+
+@pytest.mark.parametrize(
+    ("turn", "said"),
+    [
+        ({"role": "user", "content": "x", "tool_calls": [CALL]}, "only the assistant makes tool_calls"),
+        ({"role": "user"}, "content is missing"),
+        ({"role": "assistant", "tool_calls": [{"function": {"name": "f", "arguments": "{"}}]}, "must be JSON"),
+        ({"role": "assistant", "tool_calls": [{"function": {"name": "f", "arguments": "[1]"}}]}, "dictionary"),
+    ],
+)
+def test_a_turn_that_makes_no_sense_is_refused(turn: dict[str, Any], said: str) -> None:
+    """The message says what the turn lacks."""
+    with pytest.raises(ValidationError, match=said):
+        Params(messages=[turn])
