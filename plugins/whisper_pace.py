@@ -41,6 +41,10 @@ class Ladder:
         found = self._took.get(1 << (size.bit_length() - 1))
         return min(found) if found else None
 
+    def halve(self) -> None:
+        """Stay below what was too much."""
+        self._most = max(1, self._most // 2)
+
     def size(self) -> int:
         """Return how many at once are worth it, or worth a try."""
         size = 1
@@ -72,6 +76,12 @@ class Pace:
         """Note how long a step of so many *rows* took."""
         if self._on_cpu:
             self._rows.took(rows, seconds)
+
+    def fewer(self) -> None:
+        """Halve what may be at once: memory ran out."""
+        self._most = max(1, self._most // 2)
+        self._groups.halve()
+        self._rows.halve()
 
     def group(self) -> int:
         """Return how many windows to encode next."""

@@ -16,13 +16,13 @@ from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Final
 
-from jobs.errors import InvalidInput, RequestFailed
+from jobs.errors import InvalidInput, OutOfMemory, RequestFailed
 from jobs.model import Lane
 from plugins import mel
 from plugins import whisper_net as net
 from plugins import whisper_windows as windows
 from plugins.lm_turns import Turns
-from plugins.mlx_process import on_cpu
+from plugins.mlx_process import on_cpu, out_of_memory
 from plugins.runtime import Event
 from plugins.whisper_job import Transcription, Window
 from plugins.whisper_pace import Pace
@@ -30,8 +30,12 @@ from plugins.whisper_request import parse
 from plugins.whisper_rows import Row, Rows
 from plugins.whisper_rules import Rules
 
+#: Recordings of a lane that are read at once at least: they take turns, so that a short one never waits for a long one.
+_OPEN: Final = 4
 #: Seconds that a step waits for sound if there is nothing else to do: so long a cancellation waits.
 _PATIENCE_S: Final = 0.25
+#: Bytes of freed buffers that an idle session keeps: asking a GPU's driver for them again takes longer than a token.
+_KEPT: Final = 256 * 1024**2
 #: Outside the interactive lane windows join when this part of the places is free: each joining copies the others.
 _WAVES: Final = 4
 #: Share of a batch that may have left it before its caches are copied, on a GPU.
@@ -137,7 +141,7 @@ class WhisperSession:
 
     def _listen(self, line: _Line) -> list[Event]:
         """Open recordings while there are places, and make windows of what was heard."""
-        while line.waiting and len(line.open) < max(1, self._pace.places()):
+        while line.waiting and len(line.open) < max(_OPEN, self._pace.places()):
             job = line.waiting.popleft()
             job.begin()
             line.open.append(job)
@@ -269,6 +273,8 @@ class WhisperSession:
         mx.clear_cache()
         for window in caught:
             window.features = None
+        if out_of_memory(error):
+            self._pace.fewer()
         if len(caught) <= 1:
             return [event for window in caught for event in self._fail(line, window.job, error)]
         line.suspects += sorted(caught, key=lambda window: window.stretch.seek)
@@ -277,7 +283,8 @@ class WhisperSession:
     def _fail(self, line: _Line, job: Transcription, error: Exception) -> list[Event]:
         self._drop(line, job)
         message = f"The recording could not be transcribed: {type(error).__name__}: {error}"
-        return [(job.id, "error", {"type": RequestFailed.slug, "message": message})]
+        slug = OutOfMemory.slug if out_of_memory(error) else RequestFailed.slug
+        return [(job.id, "error", {"type": slug, "message": message})]
 
     def _new_rows(self) -> Rows:
         # On a GPU copying the caches costs more than some rows that are computed in vain.
@@ -285,10 +292,11 @@ class WhisperSession:
         return Rows(self._model, self._rules, no_speech=self._tokenizer.no_speech, slack=slack)
 
     def _rest(self) -> None:
-        """Give freed buffers back to the system."""
+        """Give freed buffers back to the system, unless they are what the next recording takes first."""
         import mlx.core as mx
 
-        mx.clear_cache()
+        if mx.get_cache_memory() > _KEPT:
+            mx.clear_cache()
 
 
 def _row(window: Window) -> Row:
