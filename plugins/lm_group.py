@@ -135,7 +135,7 @@ class Group:
         cache = self.rows.cache_of(row)
         # Where a cache was quantised depends on its prompt: another prompt, computed anew, would say something else.
         if not quantised(cache):
-            self._prefixes.keep(list(row.cached), cache, self.plan.adapter)
+            self._prefixes.keep(list(row.cached), cache, self.plan.adapter, answer=True)
 
 
 def failed(answer: Answer, message: str, kind: str = RequestFailed.slug) -> Event:

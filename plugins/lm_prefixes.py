@@ -41,6 +41,8 @@ class _Entry:
     space: str = ""
     #: How many of its first tokens were of use again; 0: it never was.
     used: int = 0
+    #: Whether it ends with an answer: then it is a turn of a conversation.
+    answer: bool = False
     #: What those who begin with it hold in common (`plugins.lm_shared`), once somebody does.
     sources: list[Any] | None = None
 
@@ -111,8 +113,13 @@ class Prefixes:
         """Return the way to a longer beginning of *tokens* on the disk (`plugins.lm_prefix_disk.Loading`), or None."""
         return None if self._keeper is None else self._keeper.find(array(tokens), space, more_than=more_than)
 
-    def keep(self, tokens: Sequence[int], cache: Cache, space: str = "", *, used: int = 0) -> None:
-        """Keep *cache*, which holds *tokens* and is nobody else's; *used* tokens of it were of use before."""
+    def keep(
+        self, tokens: Sequence[int], cache: Cache, space: str = "", *, used: int = 0, answer: bool = False
+    ) -> None:
+        """Keep *cache*, which holds *tokens* and is nobody else's.
+
+        *used* tokens of it were of use before; *answer* says that it is a prompt with what was answered.
+        """
         own = array(tokens)
         if len(own) < WORTH or self.limit <= 0:
             return
@@ -121,12 +128,13 @@ class Prefixes:
         if size > self.limit:
             return
         trimmable = lm_caches.trimmable(cache)
-        made = _Entry(own, cache, size, space, used)
+        made = _Entry(own, cache, size, space, used, answer)
         for entry in self._in(space):
             # A longer one serves for its own beginnings too, where tokens can be taken off its end.
             if common(own, entry.tokens) == len(entry.tokens) and (trimmable or len(entry.tokens) == len(own)):
                 # A conversation that was continued before will be continued again: all of it is of use.
-                made.used = len(own) if entry.used == len(entry.tokens) else max(made.used, entry.used)
+                continued = answer and entry.answer and entry.used == len(entry.tokens)
+                made.used = len(own) if continued else max(made.used, entry.used)
                 self._drop(entry)
         self._entries.append(made)
         self.size += size

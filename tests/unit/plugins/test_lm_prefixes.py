@@ -109,3 +109,61 @@ def test_nothing_is_found_in_another_space():
     prefixes.see(BASE[:50])
     assert prefixes.shared(BASE) == 50
     assert prefixes.shared(BASE, "adapter") == 0
+
+
+class Kept:
+    """Notes what it is offered."""
+
+    def __init__(self):
+        self.offered = []
+
+    def find(self, tokens, space, *, more_than):
+        """Have nothing."""
+
+    def offer(self, tokens, cache, space):
+        """Note it."""
+        assert cache[0].tokens == list(tokens)
+        self.offered.append((len(tokens), space))
+
+
+def test_only_what_was_of_use_again_is_offered_to_the_disk():
+    """Being kept is no use; being found is, as far as it was found; another space is another thing."""
+    keeper = Kept()
+    prefixes = Prefixes(10_000, keeper=keeper)
+    prefixes.keep(BASE, _cache(BASE), "adapter")
+    prefixes.find([*BASE[:40], 7, 8])
+    assert keeper.offered == []
+    prefixes.find([*BASE[:40], 7, 8], "adapter")
+    prefixes.find([*BASE[:60], 7, 8], "adapter")
+    prefixes.find([*BASE[:50], 7, 8], "adapter")
+    assert keeper.offered == [(40, "adapter"), (60, "adapter"), (60, "adapter")]
+
+
+def test_a_conversation_is_offered_as_a_whole_and_a_template_is_not():
+    """The turn after one that was continued will be continued too; an answer to a template is its asker's alone."""
+    keeper = Kept()
+    prefixes = Prefixes(10_000, keeper=keeper)
+    prefixes.keep(BASE[:40], _cache(BASE[:40]))
+    prefixes.find([*BASE[:40], 7])
+    prefixes.keep([*BASE[:40], 7, 8], _cache([*BASE[:40], 7, 8]), answer=True)
+    assert keeper.offered == [(40, ""), (40, "")]
+
+    prefixes.clear()
+    keeper.offered.clear()
+    prefixes.keep(BASE[:40], _cache(BASE[:40]), answer=True)
+    prefixes.find(BASE[:60])
+    prefixes.keep(BASE[:80], _cache(BASE[:80]), answer=True)
+    assert keeper.offered == [(40, ""), (80, "")]
+
+
+def test_what_was_never_of_use_goes_first():
+    """A row of prompts that have nothing in common drives out no template."""
+    prefixes = Prefixes(130)
+    prefixes.keep(BASE[:40], _cache(BASE[:40]))
+    prefixes.find(BASE)
+    for start in range(300, 310):
+        prefixes.keep([start, *BASE[:39]], _cache([start, *BASE[:39]]))
+    assert prefixes.find(BASE)[1] == 40
+    prefixes.allow(60)
+    assert prefixes.find(BASE)[1] == 40
+    assert prefixes.size <= 60
