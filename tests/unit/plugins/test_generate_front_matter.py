@@ -60,3 +60,12 @@ def test_mistakes_end_the_job_with_a_sentence(tmp_path: Path, text: str, error: 
     """The file and the parameter are named."""
     with pytest.raises(error, match=message):
         asked(tmp_path, text)
+
+
+def test_it_may_offer_tools_and_bias_tokens(tmp_path: Path) -> None:
+    """As a line of JSON or as TOML tables."""
+    plain = '---\ntools: [{"type": "function", "function": {"name": "f"}}]\nlogit_bias: {"5": -100}\n---\nx\n'
+    toml = '---\nlogprobs = 2\n[[tools]]\ntype = "function"\nfunction = { name = "f" }\n---\nx\n'
+    first, second = asked(tmp_path, plain), asked(tmp_path, toml)
+    assert first["tools"] == second["tools"] == [{"type": "function", "function": {"name": "f"}}]
+    assert (first["logit_bias"], second["logprobs"]) == ({"5": -100.0}, 2)

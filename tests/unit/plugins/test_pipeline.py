@@ -285,3 +285,17 @@ def test_a_memo_without_a_recording_costs_no_model(tmp_path: Path) -> None:
     with pytest.raises(InvalidInput, match="does not exist"):
         Memo().run(ctx, MemoParams(file=tmp_path / "nowhere.flac"))
     assert ctx.leases == []
+
+
+def test_a_steps_calls_are_in_its_summary(tmp_path: Path) -> None:
+    """A step may be given tools; what it calls stands with it in the result, and its text goes on."""
+    tool = {"type": "function", "function": {"name": "f"}}
+    call = {"id": "c1", "type": "function", "function": {"name": "f", "arguments": {}}}
+
+    def lm(request: Mapping[str, Any], on_event: OnEvent) -> dict[str, Any]:
+        return {**echo(request, on_event), **({"tool_calls": [call]} if "tools" in request else {})}
+
+    steps = [{"task": "generate", "name": "ask", "params": {"prompt": "a {text}", "tools": [tool]}}, ASK]
+    result = run(FakeContext(tmp_path, lm=lm), steps=steps, text="b")
+    assert result["text"] == "A A B"
+    assert [step.get("tool_calls") for step in result["steps"]] == [[call], None]
