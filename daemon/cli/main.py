@@ -24,7 +24,7 @@ COMMANDS: Final[dict[str, tuple[str, str]]] = {
     "run-task": ("run_task", "Run a task on files or text and print only its result."),
     "jobs": ("jobs", "List jobs."),
     "show": ("jobs", "Show one job."),
-    "wait": ("jobs", "Wait for a job's end."),
+    "wait": ("jobs", "Wait for the end of jobs."),
     "cancel": ("jobs", "Take jobs back."),
     "retry": ("jobs", "Try jobs again."),
     "verify": ("provenance", "Check a result against what made it."),
