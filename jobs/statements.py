@@ -5,9 +5,11 @@ What is said often is put together once: building a statement takes SQLAlchemy l
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, Final
 
-from sqlalchemy import Connection, bindparam, select, update
+from sqlalchemy import Connection, Table, bindparam, select, update
+from sqlalchemy.dialects.sqlite import Insert
 from sqlalchemy.dialects.sqlite import insert as upsert
 
 from jobs.errors import JobConflict, JobNotFound, StaleFence
@@ -28,6 +30,20 @@ _SAME: Final = update(jobs).where(
     jobs.c.state == bindparam("same_state"),
     jobs.c.fence == bindparam("same_fence"),
 )
+
+
+def _kept(table: Table, *same: str, values: Sequence[str]) -> Insert:
+    """Return the statement that adds a row, or sets *values* of the one that has the same *same*."""
+    row = upsert(table)
+    return row.on_conflict_do_update(index_elements=list(same), set_={name: row.excluded[name] for name in values})
+
+
+# Put together once: for each file that a job writes, building them took more than half of the daemon's work.
+_INTENDED: Final = select(intents.c.contents).where(
+    intents.c.seq == bindparam("seq"), intents.c.path == bindparam("path")
+)
+_INTEND: Final = _kept(intents, "seq", "path", values=("key", "contents"))
+_NOTE: Final = {name: _kept(notes, "seq", values=(name,)) for name in ("progress", "checkpoint")}
 
 
 def find_job(connection: Connection, job_id: str) -> Job:
@@ -93,18 +109,16 @@ def change(connection: Connection, job: Job, changes: Changes) -> Job:
 
 def take_note(connection: Connection, seq: int, **values: Any) -> None:
     """Keep *values* (``progress`` or ``checkpoint``) beside the job."""
-    statement = upsert(notes).values(seq=seq, **values)
-    connection.execute(statement.on_conflict_do_update(index_elements=["seq"], set_=values))
+    for name, value in values.items():
+        connection.execute(_NOTE[name], {"seq": seq, name: value})
 
 
 def note_intent(connection: Connection, seq: int, output: OutputFile) -> None:
     """Note that *output* is about to get its name; contents that the file may still have stay noted, newest first."""
-    same = intents.c.seq == seq, intents.c.path == output.path
-    earlier: list[str] = connection.execute(select(intents.c.contents).where(*same)).scalar_one_or_none() or []
+    same = {"seq": seq, "path": output.path}
+    earlier: list[str] = connection.execute(_INTENDED, same).scalar_one_or_none() or []
     contents = [output.sha256, *(sha256 for sha256 in earlier if sha256 != output.sha256)][:_CONTENTS_KEPT]
-    values = {"key": path_key(output.path), "contents": contents}
-    statement = upsert(intents).values(seq=seq, path=output.path, **values)
-    connection.execute(statement.on_conflict_do_update(index_elements=["seq", "path"], set_=values))
+    connection.execute(_INTEND, {**same, "key": path_key(output.path), "contents": contents})
 
 
 def note_recipe(connection: Connection, seq: int, key: str, details: dict[str, Any]) -> None:
