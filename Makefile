@@ -74,7 +74,7 @@ wheel: $(ENV) ## build the wheel, install it elsewhere, and run the fast tests a
 		-p no:cacheprovider -m "not models and not slow" $(ARGS) --ignore $(ROOT)/tests/unit/torture \
 		$(ROOT)/tests/unit $(ROOT)/tests/test_contract_*.py
 
-bench: $(ENV) ## measure mlxd against what it is built on, area by area (about 25 minutes)
+bench: $(ENV) ## measure mlxd against what it is built on, area by area (about 40 minutes)
 	@echo "==> Measuring. Close what else is busy: the figures are ratios of runs taken in turn, but still."
 	$(BIN)/python bench/run.py $(ARGS)
 
