@@ -28,17 +28,14 @@ from plugins.lm_group import Group, failed
 from plugins.lm_groups import Groups
 from plugins.lm_lines import Lines, Working, padded
 from plugins.lm_memory import ADVICE, LmMemory, Verdict, weights_of
+from plugins.lm_new_group import NewGroup
 from plugins.lm_pace import Pace
 from plugins.lm_parts import Formats, Spelling
-from plugins.lm_plan import Plan
-from plugins.lm_prefill import Prefill
 from plugins.lm_prefix_disk import Place, PrefixDisk
 from plugins.lm_prefixes import Prefixes
-from plugins.lm_quantised import DRAFTED_PIECE, QuantisingRows
-from plugins.lm_quantised import PIECE as STEP
 from plugins.lm_request import Limits, parse, tokenise
-from plugins.lm_rows import Decoder, Rows
-from plugins.lm_speculation import Draft, Speculation
+from plugins.lm_rows import Decoder
+from plugins.lm_speculation import Draft
 from plugins.lm_turns import Turns, bounds_of
 from plugins.lm_ways import Ways
 from plugins.mlx_process import on_cpu, out_of_memory
@@ -46,8 +43,6 @@ from plugins.runtime import Event
 
 #: Tokens of a prompt in the largest piece that is computed at once.
 PIECE: Final = 2048
-#: Share of a batch that may have left it before its caches are copied, on a GPU.
-_SLACK: Final = 0.25
 
 
 class LmSession:
@@ -73,13 +68,11 @@ class LmSession:
         self._model = model
         self._tokenizer = tokenizer
         self._limits = limits
-        self._clock = clock
         self._stops = set(tokenizer.eos_token_ids)
         self._grammars = Grammars(tokenizer._tokenizer, vocabulary=limits.vocabulary, stops=self._stops)  # noqa: SLF001 - llguidance wants the tokenizer under mlx_lm's wrapper
         self._formats = Formats(tokenizer)
         self._spelling = Spelling(tokenizer)
         self._unbatched = lm_caches.batchable(model)
-        self._draft = draft
         self._adapters = Adapters(model, limit=adapter_bytes)
         self._ways = Ways(model, self._adapters, draft=draft, options=options, element=4 if on_cpu() else 2)
         self._token_bytes = max(1, token_bytes)
@@ -99,6 +92,16 @@ class LmSession:
         )
         self._lines = Lines(batch=1 if alone else max(1, batch), memory=self.memory, alone=alone, bounds=bounds)
         self._turns = Turns(bounds)
+        self._new_group = NewGroup(
+            model=model,
+            prefixes=self._prefixes,
+            pace=self._pace,
+            stops=self._stops,
+            vocabulary=limits.vocabulary,
+            draft=draft,
+            alone=alone,
+            clock=clock,
+        )
         self._groups = Groups(self._new_group)
         self.info: Mapping[str, Any] = {
             **(about or {}),
@@ -267,38 +270,6 @@ class LmSession:
             matcher.consume_tokens(answer.tokens)
             made.append(self._grammars.processor(matcher, seen=len(answer.context)))
         return made
-
-    def _new_group(self, lane: Lane, plan: Plan) -> Group:
-        prompts = Prefill(
-            self._model,
-            prefixes=self._prefixes,
-            pace=self._pace,
-            alone=bool(self._unbatched),
-            even=not on_cpu(),
-            space=plan.adapter,
-            kv=plan.kv,
-            step=DRAFTED_PIECE if plan.draft_tokens else STEP,
-            clock=self._clock,
-        )
-        return Group(
-            lane,
-            plan,
-            prompts=prompts,
-            rows=self._new_rows(plan),
-            prefixes=self._prefixes,
-            pace=self._pace,
-            stops=self._stops,
-            clock=self._clock,
-        )
-
-    def _new_rows(self, plan: Plan) -> Decoder:
-        # On a GPU copying the caches costs more than some rows that are computed in vain.
-        slack = 0.0 if on_cpu() else _SLACK
-        if plan.draft_tokens and self._draft is not None:
-            return Speculation(self._model, self._draft, plan, vocabulary=self._limits.vocabulary)
-        if plan.kv is not None:
-            return QuantisingRows(self._model, plan.kv, slack=slack)
-        return Rows(self._model, slack=slack)
 
 
 def _hopeless(answer: Answer, error: Exception) -> Event:
