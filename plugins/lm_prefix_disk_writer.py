@@ -84,10 +84,13 @@ class Writer:
             pieces = self._pieces()
             try:
                 self._write(key, plan, pieces, superseded)
-            except (OSError, ValueError) as error:  # a full disk, a folder that is gone: a cache is not worth a job
-                if isinstance(error, OSError):
-                    self.works = False
+            except FileNotFoundError:  # it was cleared meanwhile
+                pass
+            except OSError as error:  # a full disk, a folder that is a stranger's: a cache is not worth a job
+                self.works = False
                 log.warning("Beginnings of prompts are not kept on the disk: %s", error)
+            except ValueError:  # cut short by the end
+                pass
             for _ in pieces:  # so that nothing of it stays in the queue
                 pass
 
