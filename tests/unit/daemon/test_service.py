@@ -14,6 +14,7 @@ from fakes_daemon import Bench, FunctionTask
 
 from daemon.config.model import Config, ModelConfig, QueueConfig
 from daemon.dispatcher import Dispatcher
+from daemon.models.watermarks import RELAXED
 from daemon.paths import find_home
 from daemon.service import Service
 from daemon.views import Condition, FolderStatus, LaneStatus, ModelStatus, ReloadReport, Residency, ServiceFacade
@@ -38,6 +39,8 @@ class FakeQueue:
 
 class FakeScheduler:
     """One resident model."""
+
+    strain = RELAXED
 
     def __init__(self) -> None:
         self.asked: list[tuple[Any, ...]] = []
