@@ -111,20 +111,19 @@ def test_when_memory_ran_out_less_is_tried_until_the_daemon_knows():
 # -- a session ---------------------------------------------------------------------------------------------------------
 
 
-class Scarce:
-    """A model whose device has memory for so many rows at once."""
+def scarce(monkeypatch, session, rows):
+    """Let the device have memory for so many rows at once; return the list of what it refused."""
+    kind, refused = type(session._model), []
+    compute = kind.__call__
 
-    def __init__(self, model, rows):
-        self.model, self.rows, self.refused = model, rows, 0
-
-    def __call__(self, inputs, **more):
-        if inputs.shape[0] > self.rows:
-            self.refused += 1
+    def call(self, inputs, *args, **more):
+        if inputs.shape[0] > rows:
+            refused.append(inputs.shape[0])
             raise RuntimeError("[metal::malloc] Unable to allocate 123 bytes.")
-        return self.model(inputs, **more)
+        return compute(self, inputs, *args, **more)
 
-    def __getattr__(self, name):
-        return getattr(self.model, name)
+    monkeypatch.setattr(kind, "__call__", call)
+    return refused
 
 
 @pytest.fixture(name="tiny", scope="module")
@@ -150,27 +149,23 @@ def texts(told):
 
 
 @pytest.mark.models
-def test_a_session_lives_with_what_memory_there_is(session, tiny):
+def test_a_session_lives_with_what_memory_there_is(session, monkeypatch):
     """Memory that runs out in the batch costs nobody an answer: fewer are computed at once, and all say the same."""
     ask(session, 6)
     whole = texts(drain(session))
-    scarce = LmRuntime().load(tiny, {"batch": 8})
-    scarce._model = Scarce(scarce._model, rows=2)
-    scarce._groups = type(scarce._groups)(scarce._new_group)
-    ask(scarce, 6)
-    told = drain(scarce)
-    assert scarce._model.refused > 0
+    refused = scarce(monkeypatch, session, rows=2)
+    ask(session, 6)
+    told = drain(session)
+    assert refused
     assert texts(told) == whole
     assert any("Memory ran out" in note for events in told.values() for note in events[-1][1]["notes"])
-    assert scarce.memory.ceiling is not None
-    scarce.close()
+    assert session.memory.ceiling is not None
 
 
 @pytest.mark.models
-def test_who_does_not_fit_alone_is_told_what_to_do(session):
+def test_who_does_not_fit_alone_is_told_what_to_do(session, monkeypatch):
     """With nothing else under way it was this request that was too much, and no other try would help."""
-    session._model = Scarce(session._model, rows=0)
-    session._groups = type(session._groups)(session._new_group)
+    scarce(monkeypatch, session, rows=0)
     ask(session, 1)
     ((_, kind, data),) = [(name, *event) for name, events in drain(session).items() for event in events]
     assert (kind, data["type"]) == ("error", "out-of-memory")
