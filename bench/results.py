@@ -5,6 +5,8 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import signal
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
@@ -44,6 +46,8 @@ class Results:
         self.device = str(self.about["device"])
         self._facts = {key: str(value) if isinstance(value, Path) else value for key, value in facts.items()}
         self._taken = datetime.now(UTC)
+        # Told to end, it ends as if interrupted: no daemon, no server and no model's folder is left behind.
+        signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
         print(f"{area}: {sentence(self.about)}\n{', '.join(f'{k} {v}' for k, v in self._facts.items())}", flush=True)
 
     def wants(self, *keys: str) -> bool:
@@ -77,9 +81,15 @@ class Results:
         row["verdict"] = target.verdict(row.get("ratio") or row["value"], self.device)
         self.rows.append(row)
         print(line(row), flush=True)
+        self._write()  # at once: whatever ends this program does not take the rows with it
 
     def save(self) -> Path:
         """Write everything down and say where."""
+        path = self._write()
+        print(f"\nkept in {path}")
+        return path
+
+    def _write(self) -> Path:
         name = f"{self.area}-{self.device}-{self._taken:%Y%m%dT%H%M%SZ}.json"
         path = self._options.json or self._options.results / name
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -94,7 +104,6 @@ class Results:
             "rows": self.rows,
         }
         path.write_text(json.dumps(told, indent=1) + "\n", encoding="utf-8")
-        print(f"\nkept in {path}")
         return path
 
 
