@@ -46,7 +46,7 @@ from jobs.errors import ConfigError
 from jobs.failpoints import reach
 from jobs.journal import Journal
 from jobs.ledger import Ledger, utcnow
-from jobs.model import Job, NewJob
+from jobs.model import Job, Lane, NewJob
 from jobs.pruning import Pruning
 from jobs.queue import JobQueue
 from plugins.deliver import DELIVER
@@ -321,7 +321,12 @@ def _planner(ground: _Ground) -> Planner:
     def resolve(ref: str | None, runtime: str) -> ResolvedModel:
         return resolver(config())(ref, runtime)
 
-    return Planner(models=ground.models, asked=asked, resolve=resolve, bounds=lambda: config().queue.overtaken_s)
+    def held(lane: Lane) -> bool:
+        return lane in ground.gate.held() or ground.models.holds(lane) is not None
+
+    return Planner(
+        models=ground.models, asked=asked, resolve=resolve, bounds=lambda: config().queue.overtaken_s, held=held
+    )
 
 
 def _records(ground: _Ground) -> Records:

@@ -47,7 +47,8 @@ def _on_a_thread(work: Callable[[], None]) -> None:
 class Planner:
     """*asked* says which model a job will ask for first: (runtime, reference or None for the default).
 
-    *bounds* is how long a job may be overtaken in each lane, seconds; *background* runs what reads files.
+    *bounds* is how long a job may be overtaken in each lane, seconds; *held* tells whether a lane's jobs are held back
+    for another reason: for those no model is loaded. *background* runs what reads files.
     """
 
     def __init__(
@@ -57,12 +58,14 @@ class Planner:
         asked: Callable[[str, Mapping[str, Any]], tuple[str, str | None] | None],
         resolve: Callable[[str | None, str], ResolvedModel],
         bounds: Callable[[], Mapping[Lane, float]],
+        held: Callable[[Lane], bool] = lambda _lane: False,
         clock: Callable[[], float] = time.monotonic,
         background: Callable[[Callable[[], None]], None] = _on_a_thread,
     ) -> None:
         self._models = models
         self._asked = asked
         self._resolve = resolve
+        self._held = held
         self._clock = clock
         self._background = background
         #: Each is touched only under the lock of its lane's line.
@@ -126,6 +129,9 @@ class Planner:
     def choose(self, lane: str, heads: Mapping[str, Place], out: Collection[str]) -> tuple[str | None, float | None]:
         """Return what need's first hint a free worker of *lane* takes, and after how many seconds it asks again."""
         place, outlook = Lane(lane), self._models.outlook
+        if self._held(place):  # whoever takes a hint there finds out, and drops it until the lane is open
+            self._note(place, (), frozenset(out))
+            return min(heads, key=heads.__getitem__, default=None), None
         with self._lock:
             self._odd -= outlook.ready.keys()
             odd = frozenset(self._odd)

@@ -51,11 +51,13 @@ class Desk:
         self.work: list[Callable[[], None]] = []
         self.pokes = 0
         self.resolved: list[str | None] = []
+        self.held: set[Lane] = set()
         self.planner = Planner(
             models=self.models,
             asked=lambda task, params: ("lm", params["model"]) if task == "ask" else None,
             resolve=self._resolve,
             bounds=lambda: dict.fromkeys(Lane, 60.0),
+            held=lambda lane: lane in self.held,
             clock=lambda: self.now,
             background=self.work.append,
         )
@@ -163,6 +165,15 @@ def test_what_cannot_be_sized_is_let_through(desk: Desk) -> None:
     desk.choose("a")
     desk.models.outlook = Outlook()
     assert desk.choose("a")[0] is None
+
+
+def test_no_model_is_loaded_for_a_lane_that_is_held(desk: Desk) -> None:
+    """Its hints are taken as they come, for the gate to drop them, and nothing is wished for."""
+    desk.held.add(Lane.BATCH)
+    assert desk.choose("a", "b") == (desk.key("a"), None)
+    desk.run()
+    assert desk.planner.wishes() == []
+    assert desk.planner.demand() == {}
 
 
 def test_a_waiting_job_says_why(desk: Desk) -> None:
