@@ -30,10 +30,8 @@ _PATIENCE: Final = 5.0
 
 #: FULL and the two full fsyncs make an acknowledged commit survive a power cut: plain fsync on macOS does not flush
 #: the drive, and both are no-ops elsewhere. They come before the mode, whose setting writes a new file's first page.
-#: A file that is new can shrink again; one of an earlier version uses its free pages again.
 #: Readers need little cache; the operating system has the file anyway.
 _PRAGMAS: Final = (
-    "auto_vacuum = INCREMENTAL",
     "fullfsync = ON",
     "checkpoint_fullfsync = ON",
     "synchronous = FULL",

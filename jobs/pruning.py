@@ -14,7 +14,7 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Final
 
-from sqlalchemy import Connection, bindparam, delete, func, or_, select
+from sqlalchemy import bindparam, delete, func, or_, select
 
 from jobs.ledger import Ledger
 from jobs.model import TERMINAL
@@ -26,10 +26,6 @@ AT_ONCE: Final = 100
 LEAST: Final = 1000
 #: Latest times of each schedule whose jobs are kept: as many as are shown.
 _FIRES: Final = 20
-#: Pages given back to the system in one transaction.
-_PAGES: Final = 256
-#: SQLite's number for a file that shrinks when it is told to.
-_INCREMENTAL: Final = 2
 
 _ENDED: Final = or_(*(jobs.c.state == state.value for state in TERMINAL))
 _child = jobs.alias("child")
@@ -65,23 +61,14 @@ class Pruning:
     def forget(self, *, before: datetime, keep: int = LEAST, most: int = AT_ONCE) -> int:
         """Forget, in one transaction, up to *most* jobs that ended *before* then; return how many these were.
 
-        Not the latest *keep* jobs (at least `LEAST`). Space is given back to the system as far as the file allows.
+        Not the latest *keep* jobs (at least `LEAST`). The file keeps its size; new jobs fill the space.
+
+        A file that shrinks (SQLite's incremental vacuum) writes its first page in another way when it is made, and a
+        power cut just then left no database.
         """
         with self._ledger.transaction("prune") as connection:
             newest = connection.execute(select(func.max(jobs.c.seq))).scalar_one()
             if newest is None:
                 return 0
             facts = {"before": before, "newest": newest - max(keep, LEAST), "most": most}
-            forgotten = connection.execute(_FORGET, facts).rowcount
-            if forgotten:
-                _give_back(connection)
-            return int(forgotten)
-
-
-def _give_back(connection: Connection) -> None:
-    """Give unused pages back to the system; a file that an earlier version made uses them itself, later."""
-    if connection.exec_driver_sql("PRAGMA auto_vacuum").scalar_one() != _INCREMENTAL:
-        return
-    free = connection.exec_driver_sql("PRAGMA freelist_count").scalar_one()
-    for _ in range(min(free, _PAGES)):  # one page each: Python's sqlite3 takes only the first step of what has no rows
-        connection.exec_driver_sql("PRAGMA incremental_vacuum(1)")
+            return int(connection.execute(_FORGET, facts).rowcount)
