@@ -24,6 +24,9 @@ _OUT_OF_MEMORY: Final = re.compile(
 )
 
 
+_OWN_LIMIT: Final[list[int]] = []
+
+
 def prepare(*, memory: int | None = None, cache: int | None = None, wired: bool = False) -> None:
     """Set MLX's limits, in bytes, and switch off what takes a Mac down. Does nothing where MLX is not installed.
 
@@ -42,7 +45,7 @@ def prepare(*, memory: int | None = None, cache: int | None = None, wired: bool 
     if cache is None and before < CACHE_LIMIT:
         mx.set_cache_limit(before)
     if memory is not None:
-        mx.set_memory_limit(memory)
+        _limit_memory(memory)
     if on_cpu() and "MLX_DISABLE_COMPILE" not in os.environ:
         # On Linux without a GPU each fused kernel is compiled by g++ at run time, half a second apiece.
         mx.disable_compile()
@@ -53,6 +56,15 @@ def on_cpu() -> bool:
     import mlx.core as mx
 
     return bool(mx.default_device() == mx.Device(mx.cpu))
+
+
+def _limit_memory(memory: int) -> None:
+    """Let MLX take *memory* bytes, but never more than it would by itself: a GPU may hold less than the machine."""
+    import mlx.core as mx
+
+    _OWN_LIMIT.append(int(mx.get_memory_limit()))  # the first one is MLX's own
+    mx.set_memory_limit(min(memory, _OWN_LIMIT[0], device_bytes()))
+    del _OWN_LIMIT[1:]
 
 
 def device_bytes() -> int:
@@ -71,7 +83,7 @@ def share_out(memory: int, *, cache: int) -> None:
     """
     mx = sys.modules.get("mlx.core")
     if mx is not None and not on_cpu():
-        mx.set_memory_limit(min(memory, device_bytes()))
+        _limit_memory(memory)
         mx.set_cache_limit(max(LEAST_CACHE, cache))
 
 
