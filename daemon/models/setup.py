@@ -140,7 +140,7 @@ class Spare:
 def _options(config: Config, model: ResolvedModel) -> Mapping[str, Any]:
     """Return what the runtime is told: the model's own options, and what share of the steps each lane has."""
     steps = turns(config.lanes)
-    return {"one_step_in": steps, **model.options} if steps and model.runtime == "lm" else model.options
+    return {"one_step_in": steps, **model.options} if steps and model.runtime in ("lm", "whisper") else model.options
 
 
 def _file_name(ref: str) -> str:
