@@ -27,29 +27,27 @@ jobs.ledger.Ledger.recover = lambda self, owner: []
 _EARLY_ANSWER = """
 
 import threading
-import daemon.dispatcher, jobs.ledger, jobs.rows
+import daemon.dispatcher, jobs.accepting, jobs.ledger, jobs.rows
 from jobs.model import Job
 
-_add, _put, _fresh = jobs.ledger.Ledger.add, daemon.dispatcher.Dispatcher.put, jobs.ledger.Ledger._fresh_id
-promised = threading.local()
+_add, _put = jobs.ledger.Ledger.add, daemon.dispatcher.Dispatcher.put
+promised = {}
 
 def add(self, new, *, limit=None, seen=None):
     job_id = self._new_id()
     row = jobs.rows.new_row(new, job_id=job_id, now=self.now())
-
-    def write():
-        promised.id = job_id
-        _add(self, new, limit=limit, seen=seen)
-
-    threading.Timer(0.1, write).start()
+    promised[id(new)] = job_id
+    threading.Timer(0.1, _add, (self, new), {"limit": limit, "seen": seen}).start()
     names = set(Job.model_fields) & set(row)
     return Job.model_validate({"seq": 0, **{name: row[name] for name in names}, "source": new.source}), True
 
-def fresh_id(self, connection):
-    return getattr(promised, "id", None) or _fresh(self, connection)
+def insert(self, connection, new):
+    job_id = promised.pop(id(new), None)
+    return jobs.accepting.insert_job(connection, new, new_id=lambda: job_id or self._new_id(), now=self.now())
 
-jobs.ledger.Ledger._fresh_id = fresh_id
+jobs.ledger.Ledger.insert = insert
 jobs.ledger.Ledger.add = add
+jobs.ledger.Ledger.add_all = lambda self, news, *, limit=None: [self.add(new, limit=limit) for new in news]
 daemon.dispatcher.Dispatcher.put = lambda self, job: threading.Timer(0.2, _put, (self, job)).start()
 """
 

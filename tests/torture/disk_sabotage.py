@@ -32,15 +32,22 @@ from daemon.service import Service
 from jobs.errors import LedgerUnavailable
 from jobs.model import Job, new_job_id
 
-submit = Service.submit
+submit, submit_all = Service.submit, Service.submit_all
+
+def invented(new):
+    return Job(**new.model_dump(), id=new_job_id(), seq=1, created_at=datetime.now(UTC)), True
 
 def brave(self, new, *, seen=None):
     try:
         return submit(self, new, seen=seen)
     except LedgerUnavailable:
-        return Job(**new.model_dump(), id=new_job_id(), seq=1, created_at=datetime.now(UTC)), True
+        return invented(new)
 
-Service.submit = brave
+def all_brave(self, news):
+    told = submit_all(self, news)
+    return [invented(new) if isinstance(one, LedgerUnavailable) else one for new, one in zip(news, told, strict=True)]
+
+Service.submit, Service.submit_all = brave, all_brave
 """
 
 #: A problem that came up stays, though writing works again.

@@ -107,6 +107,7 @@ def test_sabotage_still_fits_the_program() -> None:
     assert callable(Database._writer)
     assert callable(Database._remembered)
     assert callable(Service.submit)
+    assert callable(Service.submit_all)
     assert files._PASSING
     compile(
         disk_sabotage.plugin(*(getattr(disk_sabotage, name) for name in ("UNSYNCED", "BRAVE", "GLOOMY", "HARSH"))),
