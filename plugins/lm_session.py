@@ -19,7 +19,7 @@ from typing import Any, Final
 
 from jobs.errors import InvalidRequest, OutOfMemory
 from jobs.model import Lane
-from plugins import lm_caches, lm_shared
+from plugins import lm_caches
 from plugins.estimate import KEPT
 from plugins.grammar import Grammars, Processor
 from plugins.lm_adapters import Adapters
@@ -81,7 +81,7 @@ class LmSession:
         self._disk = None
         if prefix_place is not None:
             self._disk = PrefixDisk(prefix_place, fresh=partial(lm_caches.fresh, model), cost=self._pace.seconds)
-        self._prefixes = Prefixes(prefix_bytes, keeper=self._disk, shares=cache(partial(lm_shared.usable, model)))
+        self._prefixes = Prefixes(prefix_bytes, keeper=self._disk, shares=cache(partial(_can_share, model)))
         self.memory = LmMemory(
             weights=weights_of(model) + (weights_of(draft.model) if draft is not None else 0),
             token_bytes=token_bytes,
@@ -276,6 +276,13 @@ def _hopeless(answer: Answer, error: Exception) -> Event:
     if out_of_memory(error):
         return failed(answer, f"Memory ran out with nothing else under way: {error}. {ADVICE}", OutOfMemory.slug)
     return failed(answer, f"The model could not go on with this request: {error}")
+
+
+def _can_share(model: Any) -> bool:
+    """Whether rows of *model* can hold a common beginning together; the engine is imported here, not in the daemon."""
+    from plugins import lm_shared
+
+    return lm_shared.usable(model)
 
 
 def _rest() -> None:

@@ -8,7 +8,7 @@ attention is MLX's fused one: on a GPU the encoder's matrices of 1500 x 1500 for
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, NamedTuple, cast
 
 #: Positions of a window's encoded sound.
 AUDIO: Final = 1500
@@ -93,8 +93,7 @@ def detect(model: Any, features: Any, *, start: int, languages: Sequence[int]) -
 
     hidden, _ = begin(model, mx.full((len(features), 1), start, dtype=mx.int32), features)
     told = logits(model, hidden)[:, 0, mx.array(list(languages))]
-    best: list[int] = mx.argmax(told, axis=-1).tolist()
-    return [languages[at] for at in best]
+    return [languages[at] for at in cast("list[int]", mx.argmax(told, axis=-1).tolist())]
 
 
 def _across(block: Any, hidden: Any, layer: Layer) -> Any:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import threading
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
@@ -111,7 +111,7 @@ class Reader:
             self._waiting.append(one)
         self._heard()
 
-    def _told(self) -> Iterator[Told]:
+    def _told(self) -> Generator[Told, None, None]:
         if self._skip:
             sound = Sound(self._path, below=self._below)
             if (rest := self._skipped(sound)) is not None:

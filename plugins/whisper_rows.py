@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from itertools import groupby
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 from plugins import whisper_net as net
 from plugins.whisper_net import Layer
@@ -123,7 +123,8 @@ class Rows:
         hidden, layers = net.begin(self._model, mx.array([list(row.prompt) for row in rows]), features)
         told = net.logits(self._model, mx.stack([hidden[at, row.start] for at, row in enumerate(rows)]))
         if self._no_speech is not None:
-            for row, silence in zip(rows, mx.softmax(told, axis=-1)[:, self._no_speech].tolist(), strict=True):
+            silences = cast("list[float]", mx.softmax(told, axis=-1)[:, self._no_speech].tolist())
+            for row, silence in zip(rows, silences, strict=True):
                 row.no_speech_prob = silence
         if any(row.start != len(row.prompt) - 1 for row in rows):
             told = net.logits(self._model, hidden[:, -1])
@@ -152,7 +153,8 @@ class Rows:
         import mlx.core as mx
 
         if self._coming is not None:
-            mx.async_eval(self._coming.token, self._coming.logprob, self._coming.said, self._layers)
+            start: Any = mx.async_eval
+            start(self._coming.token, self._coming.logprob, self._coming.said, self._layers)
 
     def _go_on(self, coming: _Coming) -> None:
         """Feed the tokens that are coming, and start the next ones."""

@@ -78,9 +78,7 @@ def create_app(service: ServiceFacade, *, max_body: int = MAX_BODY) -> FastAPI:
     app.add_exception_handler(RequestValidationError, _on_validation_error)
     app.add_exception_handler(HTTPException, _on_http_error)
     app.state.gathering = Gathering(service.submit_all)
-    app.add_middleware(
-        QuickSubmit, gathering=app.state.gathering, refuse=_on_mlxd_error, most=min(SMALL, max_body)
-    )
+    app.add_middleware(QuickSubmit, gathering=app.state.gathering, refuse=_on_mlxd_error, most=min(SMALL, max_body))
     app.add_middleware(Guard, max_body=max_body)
     return app
 

@@ -105,7 +105,8 @@ def _house(tmp_path):
         return made[-1]
 
     def scheduler(**more):
-        made_scheduler = ModelScheduler(resolve=model, runtimes={}, spawn=spawn, budget=10**9, sizes=lambda _: 60, **more)
+        given = {"budget": 10**9, "sizes": lambda _: 60} | more
+        made_scheduler = ModelScheduler(resolve=model, runtimes={}, spawn=spawn, **given)
         made_scheduler.start()
         schedulers.append(made_scheduler)
         return made_scheduler
