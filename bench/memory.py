@@ -129,7 +129,8 @@ class Vitals:
         self.threads = process.num_threads()
         self.children = len(process.children(recursive=True))
         shared = Path("/dev/shm")  # noqa: S108 - looked at, not written to
-        self.shared = sum(1 for _ in shared.iterdir()) if shared.is_dir() else 0
+        # Segments are files; folders there are other programs' scratch places.
+        self.shared = sum(1 for one in shared.iterdir() if one.is_file()) if shared.is_dir() else 0
 
 
 def cycle_rows(results: Results, options: argparse.Namespace) -> None:
