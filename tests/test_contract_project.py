@@ -107,14 +107,21 @@ def test_torch_is_not_installed() -> None:
     assert importlib.util.find_spec("torch") is None
 
 
+#: Modules whose classes are derived from an engine's: imported where a model is loaded, in a runner.
+DERIVED = {"plugins.lm_shared"}
+
+
 def test_the_daemon_never_imports_an_engine(tmp_path: Path) -> None:
-    """Importing every module of all four packages, plugins included, brings no MLX into the process."""
+    """Importing every module of all four packages, plugins included, brings no MLX into the process; but for those
+    whose classes are derived from MLX's, and whoever imports these does so inside a function.
+    """
     modules = sorted(
         ".".join(path.with_suffix("").parts)
         for package in PACKAGES
         for path in source_files(package)
         if path.suffix == ".py" and path.stem not in {"__init__", "__main__"} and "demo_models" not in path.parts
     )
+    modules = [name for name in modules if name not in DERIVED]
     code = (
         "import importlib, json, sys\n"
         f"for name in {modules!r}: importlib.import_module(name)\n"

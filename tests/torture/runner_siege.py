@@ -23,8 +23,7 @@ from torture.vitals import Vitals, look
 
 #: Seconds without a sign of life until a runner with work is taken for hung; it tells something every 5 ms.
 SILENCE_S = 1.5
-#: Seconds beyond that until a hung runner's job has begun anew. It begins when its model is there again: a runner's start
-#: is among them.
+#: Seconds beyond that until a hung runner's job has begun anew, on a new runner that has loaded its model.
 FOUND_S = 4.0
 #: Seconds by which the others' times may grow.
 GROWTH_S = 1.0
