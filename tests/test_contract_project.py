@@ -107,14 +107,12 @@ def test_torch_is_not_installed() -> None:
     assert importlib.util.find_spec("torch") is None
 
 
-#: Modules whose classes are derived from an engine's: imported where a model is loaded, in a runner.
+#: Modules whose classes are derived from an engine's: imported inside functions, where there is a model.
 DERIVED = {"plugins.lm_shared"}
 
 
 def test_the_daemon_never_imports_an_engine(tmp_path: Path) -> None:
-    """Importing every module of all four packages, plugins included, brings no MLX into the process; but for those
-    whose classes are derived from MLX's, and whoever imports these does so inside a function.
-    """
+    """Importing every module of all four packages brings no MLX into the process, but for those derived from it."""
     modules = sorted(
         ".".join(path.with_suffix("").parts)
         for package in PACKAGES
