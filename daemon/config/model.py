@@ -40,6 +40,7 @@ OVERRIDES: Final[Mapping[str, tuple[str, str]]] = MappingProxyType(
 )
 
 _WORKERS: Final = MappingProxyType({Lane.INTERACTIVE: 8, Lane.NORMAL: 8, Lane.BATCH: 4})
+_OVERTAKEN: Final = MappingProxyType({Lane.INTERACTIVE: 5.0, Lane.NORMAL: 60.0, Lane.BATCH: 600.0})
 
 
 Names = Annotated[tuple[str, ...], BeforeValidator(listed)]
@@ -126,12 +127,16 @@ class QueueConfig(Frozen):
     keep: Seconds = 90 * 86_400.0
     #: Latest jobs that are kept however old they are.
     keep_jobs: Count = 1000
+    #: How long a job is overtaken, at most, by others of its lane whose model is resident, so that models are not
+    #: swapped job by job; 0: never.
+    overtaken_s: dict[Lane, Seconds] = Field(default_factory=lambda: dict(_OVERTAKEN))
 
-    @field_validator("workers", mode="before")
+    @field_validator("workers", "overtaken_s", mode="before")
     @classmethod
-    def _others_stay(cls, value: Any) -> Any:
+    def _others_stay(cls, value: Any, info: ValidationInfo) -> Any:
         """Keep the default of every lane that is not named."""
-        named = {lane.value: count for lane, count in _WORKERS.items()}
+        defaults: Mapping[Lane, float] = _WORKERS if info.field_name == "workers" else _OVERTAKEN
+        named = {lane.value: number for lane, number in defaults.items()}
         return {**named, **value} if isinstance(value, Mapping) else value
 
 
@@ -144,6 +149,10 @@ class RunnerConfig(Frozen):
     silence_timeout_s: Seconds = 300.0
     #: Runner deaths after which a job is quarantined.
     max_crashes: Count = 3
+    #: Loads in a row whose runner died, after which a model is set aside: its jobs wait, and are not blamed for it.
+    max_load_deaths: Count = 3
+    #: For how long.
+    load_rest_s: Seconds = 600.0
     #: Whether a runner without a model is kept ready while models come and go: the next one loads a second sooner.
     spare: Switch = True
     #: Environment variables for runners.

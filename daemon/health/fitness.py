@@ -8,8 +8,8 @@ from typing import Final
 
 from daemon.health.findings import Finding, note, ok, problem
 from daemon.health.machine import Machine
-from plugins.lm_prefix_disk_folder import PrefixFolder
 from daemon.views import MemoryStatus
+from plugins.lm_prefix_disk_folder import PrefixFolder
 
 _GB: Final = 10**9
 _LITTLE_MEMORY: Final = 8 * _GB
@@ -85,7 +85,7 @@ def strain(memory: MemoryStatus) -> Iterator[Finding]:
         advice = "Close what is not needed; mlxd has trimmed its caches and begins no more jobs of the batch lane."
         yield note("memory", f"Memory is short: {memory.reason}.", advice)
     elif memory.level == "critical":
-        advice = "Close what is not needed, or lower memory.budget; mlxd has unloaded what was idle, and batch jobs wait."
+        advice = "Close what is not needed, or lower memory.budget; idle models were unloaded, and batch jobs wait."
         yield problem("memory", f"Memory is very short: {memory.reason}.", advice)
 
 

@@ -12,6 +12,7 @@ from daemon.models.engine import Engine
 from daemon.models.launch import Launch, PluginPlace
 from daemon.models.learned import LEARNED, Learned
 from daemon.models.leases import EngineLike
+from daemon.models.load_deaths import DeathPolicy
 from daemon.models.references import ModelResolver, ResolvedModel
 from daemon.models.scheduler import ModelScheduler
 from daemon.models.sizes import Sizes
@@ -35,6 +36,7 @@ def scheduler(home: Home, config: Callable[[], Config], plugins: PluginManager) 
         learned=learned,
         spare=Spare(spares, launch, enabled=lambda: config().runner.spare),
         marks=lambda: marks_of(config()),
+        deaths=lambda: DeathPolicy(most=config().runner.max_load_deaths, rest_s=config().runner.load_rest_s),
         **scheduler_settings(config()),
     )
 
