@@ -87,13 +87,13 @@ def _found(words: list[str], *, crashes: int, sabotaged: bool) -> list[str]:
         ) as http:
             owners = _submitted(http, words, crashes)
             _quiesce(daemon, http)
-            http.post("/v1/models/load", json={"ref": "leaky"})  # the last crash may have taken the runner
+            loaded = http.post("/v1/models/load", json={"ref": "leaky"})  # the last crash may have taken the runner
             places = {name: http.get(name).text for name in VIEWS}
             places |= {f"the error of job {one}": text for one, text in _errors(http).items()}
             places |= _processes(daemon)
         places |= _files(daemon)
     if not any(place.startswith("the environment of runner") for place in places):
-        return ["there was no runner to look at"]
+        return [f"there was no runner to look at: {loaded.status_code} {loaded.text}"]
     found = [f"the configuration's secrets are in {place}" for place, text in places.items() if _hook_in(place, text)]
     for word in words:
         found += [

@@ -97,7 +97,7 @@ def test_who_is_paused_keeps_his_cache_and_nothing_more(session):
         list(session.step())
     rows, size = batch_rows(session), batch_bytes(session)
     computed = [list(row.cached) for row in rows]
-    assert [row.owner.id for row in rows] == ["b0", "b1", "b2"]
+    assert {row.owner.id for row in rows} == {"b4", "b0", "b2"}  # the shortest prompts
     assert size > 0
 
     session.submit("p", {"prompt": "the dog", "max_tokens": 5, "lane": "interactive"})

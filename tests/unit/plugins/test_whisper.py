@@ -352,7 +352,7 @@ def test_a_new_recording_begins_at_once_and_an_urgent_one_goes_first(tmp_path, s
         told += session.step()
     assert not any(event[1] == "done" for event in told)
     session.submit("person", {"file": path, "lane": "interactive"})
-    _until_heard(session, "interactive", windows=1)
+    _until_heard(session, "interactive", windows=3)
     told = []
     while session.busy:
         told += session.step()
