@@ -20,12 +20,13 @@ import socket
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Final
 
 from daemon.models import terse
 from daemon.models.footprint import footprint
+from daemon.models.inbox import Message, waiting
 from daemon.models.wire import Wire, WireError
 from jobs.errors import InvalidRequest, MlxdError, ModelBroken, OutOfMemory, RequestFailed, UnknownRuntime
 from jobs.failpoints import reach
@@ -41,7 +42,6 @@ BEAT_S: Final = 1.0
 #: Seconds the step under way may take once the wire has ended.
 GRACE_S: Final = 3.0
 
-Message = Mapping[str, Any]
 _CLOSE: Final[Message] = {"op": "close"}
 
 
@@ -106,21 +106,13 @@ class Runner:
 
     def _serve(self, session: Session) -> None:
         while True:
-            for message in self._waiting(block=not session.busy):
+            for message in waiting(self._inbox, block=not session.busy):
                 if message["op"] == "close":
                     return
                 self._take(session, message)
             if session.busy:
                 self._step(session)
             self._tell_wishes(session)
-
-    def _waiting(self, *, block: bool) -> Iterable[Message]:
-        """Yield every message there is; with *block* sleep until there is one."""
-        if block:
-            yield self._inbox.get()
-        with contextlib.suppress(queue.Empty):
-            while True:
-                yield self._inbox.get_nowait()
 
     def _take(self, session: Session, message: Message) -> None:
         request_id = str(message.get("id"))
