@@ -16,8 +16,8 @@ overtake it meanwhile, which spares a swap for each of them; but not for longer 
 
 So of the models that wait in a lane each is due within the bound after one of its jobs was first passed over, and in
 the time of one bound there are no more such swaps than models, however many jobs wait. Loads, and the ends of jobs that
-were running, come on top. Jobs of one model keep their order, and what needs no model (an empty need) is never passed
-over.
+were running, come on top; so does a load for a job that a worker took while its model was given up. Jobs of one model
+keep their order, and what needs no model (an empty need) is never passed over.
 """
 
 from __future__ import annotations

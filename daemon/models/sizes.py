@@ -82,10 +82,10 @@ def corrected(need: Estimate, base: int) -> int:
 
 
 def _believable(need: Estimate) -> Estimate:
-    """Return *need* if its total is a number of bytes; the scheduler reckons with it."""
-    if not isinstance(need.total, int) or not 0 <= need.total <= _MOST:
+    """Return *need* if it has numbers of bytes; the scheduler reckons with them, and a plugin may return anything."""
+    if not all(isinstance(part, int) and 0 <= part <= _MOST for part in (need.weights, need.overhead)):
         raise ValueError("its memory is no believable number of bytes")
-    return need
+    return Estimate(need.weights, need.overhead)
 
 
 def _version(folder: Path) -> _Version:

@@ -222,7 +222,10 @@ def test_a_bound_of_nothing_keeps_the_order(make: Make) -> None:
 
 
 def test_an_overtaken_job_comes_to_its_turn_at_the_bound(make: Make) -> None:
-    """Jobs for the resident model that never end to come do not keep another's waiting beyond the bound."""
+    """Jobs for the resident model that never end to come do not keep another's waiting beyond the bound.
+
+    Of those, one that a worker has just taken when room is made gets its model once more.
+    """
     house = make(room=1, workers=1, bound=0.2)
     first = house.add("a", held=True)
     house.open()
@@ -239,7 +242,7 @@ def test_an_overtaken_job_comes_to_its_turn_at_the_bound(make: Make) -> None:
         return house.ledger.get(waits.id).state is State.SUCCEEDED
 
     house.until(another)
-    assert house.loads[:2] == ["a", "b"]
+    assert house.loads[: house.loads.index("b")] in (["a"], ["a", "a"])
     assert len(house.ran) > 2
 
 

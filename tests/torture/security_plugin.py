@@ -5,7 +5,7 @@ LEAK = """
 import sys
 import pluggy
 from pydantic import BaseModel, field_validator
-from types import SimpleNamespace
+from plugins.runtime import Estimate
 
 hookimpl = pluggy.HookimplMarker("mlxd")
 
@@ -72,7 +72,7 @@ class Runtime:
     name, summary = "leak", "Quotes its prompt."
 
     def estimate(self, model, options):
-        return SimpleNamespace(total=1000)
+        return Estimate(1000, 0)
 
     def load(self, model, options):
         return Session()

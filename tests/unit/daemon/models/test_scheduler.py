@@ -254,7 +254,19 @@ def test_an_unbelievable_estimate_is_the_models_fault(tmp_path, total):
 
     class Lm:
         def estimate(self, path, options):
-            return SimpleNamespace(total=total)
+            return Estimate(1, total)
 
     with pytest.raises(ModelBroken, match="believable"):
+        Sizes(lambda: {"lm": Lm()}, check=lambda _: None)(ResolvedModel(ref="a", runtime="lm", path=tmp_path))
+
+
+def test_an_estimate_of_another_shape_is_the_models_fault(tmp_path):
+    """A plugin that returns something else than an `Estimate` is told so by the job's error, not by a traceback."""
+    from daemon.models.sizes import Sizes
+
+    class Lm:
+        def estimate(self, path, options):
+            return SimpleNamespace(total=1000)
+
+    with pytest.raises(ModelBroken, match="could not be estimated"):
         Sizes(lambda: {"lm": Lm()}, check=lambda _: None)(ResolvedModel(ref="a", runtime="lm", path=tmp_path))
