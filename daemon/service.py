@@ -153,7 +153,10 @@ class Service:
         self._require_open()
         # Validated with the configuration's defaults under it, kept without: a job says what its submitter said.
         self.validate(new.task, new.params)
-        job, created = self._ledger.add(new, limit=self._config().queue.limit, seen=seen)
+        try:
+            job, created = self._ledger.add(new, limit=self._config().queue.limit, seen=seen)
+        except QueueFull as error:
+            raise self._dated(error) from None
         if created:
             self.announce(job)
         return job, created
@@ -165,6 +168,8 @@ class Service:
         told = iter(self._ledger.add_all(sound, limit=self._config().queue.limit) if sound else ())
         outcomes = [next(told) if error is None else error for error in refused]
         for outcome in outcomes:
+            if isinstance(outcome, QueueFull):
+                self._dated(outcome)
             if not isinstance(outcome, MlxdError) and outcome[1]:
                 self.announce(outcome[0])
         return outcomes
@@ -180,7 +185,12 @@ class Service:
 
     def _require_open(self) -> None:
         if self._draining:
-            raise QueueFull("mlxd is stopping; submit again when it is back.", retry_after=5)
+            raise self._dated(QueueFull("mlxd is stopping; submit again when it is back."))
+
+    def _dated(self, error: QueueFull) -> QueueFull:
+        """Say when to come back, as the configuration has it."""
+        error.facts.setdefault("retry_after_s", self._config().queue.retry_after_s)
+        return error
 
     def validate(self, task: str, params: Mapping[str, Any]) -> None:
         """Raise `UnknownTask` or `InvalidParams` if no such job can be made; the configuration's defaults count."""

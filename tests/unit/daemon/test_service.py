@@ -119,14 +119,16 @@ def test_submit_refuses_what_cannot_run(desk: Desk) -> None:
 
 
 def test_full_and_stopping_queues_say_so(desk: Desk) -> None:
-    """A queue at its limit, and a daemon that drains, refuse with QueueFull."""
-    desk.config[0] = Config(queue=QueueConfig(limit=1))
+    """A queue at its limit, and a daemon that drains, refuse with QueueFull, and say when to come back."""
+    desk.config[0] = Config(queue=QueueConfig(limit=1, retry_after_s=30))
     desk.service.submit(NewJob(task="noop"))
-    with pytest.raises(QueueFull):
+    with pytest.raises(QueueFull) as full:
         desk.service.submit(NewJob(task="noop"))
+    (alike,) = desk.service.submit_all([NewJob(task="noop")])
     desk.service.drain()
-    with pytest.raises(QueueFull, match="stopping"):
+    with pytest.raises(QueueFull, match="stopping") as stopping:
         desk.service.submit(NewJob(task="noop"))
+    assert [error.facts["retry_after_s"] for error in (full.value, alike, stopping.value)] == [30, 30, 30]
     assert desk.service.health().status is Condition.DRAINING
 
 
