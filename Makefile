@@ -19,6 +19,7 @@ TESTING := $(shell if [ "$$(uname -s)" = Linux ]; then echo MLX_DISABLE_COMPILE=
 # Where there is a g++, evaluation and training use it: they are faster with it.
 PLAIN := $(if $(shell command -v g++),,$(TESTING))
 MINIMUM := 90
+MEASURED = $(TESTING) COVERAGE_FILE=$(ROOT)/.coverage $(BIN)/coverage run -m pytest
 # Handed on to the tool of the target: make test ARGS="-k ledger"
 ARGS ?=
 
@@ -30,9 +31,14 @@ demo: $(ENV) ## see the daemon do its job on the embedded models, in about a min
 	$(BIN)/mlxd demo $(ARGS)
 
 test: $(ENV) system-deps ## run all tests and print the coverage (fails under 90 %)
-	@echo "==> Running all tests: unit, integration, acceptance. Child processes are measured too."
+	@echo "==> Running all tests: unit (two at a time), integration, acceptance. Child processes are measured too."
 	@rm -f .coverage .coverage.*
-	$(TESTING) COVERAGE_FILE=$(ROOT)/.coverage $(BIN)/coverage run -m pytest $(ARGS)
+ifeq ($(ARGS),)
+	$(MEASURED) -n 2 tests/unit tests/test_contract_*.py
+	$(MEASURED) tests/acceptance tests/integration
+else
+	$(MEASURED) $(ARGS)
+endif
 	@$(MAKE) --no-print-directory coverage
 
 coverage: $(ENV) ## print the coverage of the last test run
@@ -66,12 +72,12 @@ wheel: $(ENV) ## build the wheel, install it elsewhere, and run the fast tests a
 	@$(UV) venv --quiet --python $(BIN)/python build/wheel/venv
 	$(UV) pip install --quiet --python build/wheel/venv/bin/python \
 		--overrides build/wheel/overrides.txt --constraints build/wheel/constraints.txt \
-		dist/*.whl pytest pytest-timeout hypothesis httpx coverage
+		dist/*.whl pytest pytest-timeout pytest-xdist hypothesis httpx coverage
 	@echo "==> Running the fast tests against what was installed, from another folder."
 	@cd build/wheel/elsewhere && ../venv/bin/python -I -c 'import daemon, sys; \
 		sys.exit(None if "site-packages" in daemon.__file__ else f"not the wheel: {daemon.__file__}")'
 	cd build/wheel/elsewhere && $(TESTING) ../venv/bin/python -Im pytest -c $(ROOT)/pyproject.toml --rootdir $(ROOT) \
-		-p no:cacheprovider -m "not models and not slow" $(ARGS) --ignore $(ROOT)/tests/unit/torture \
+		-p no:cacheprovider -n 2 -m "not models and not slow" $(ARGS) --ignore $(ROOT)/tests/unit/torture \
 		$(ROOT)/tests/unit $(ROOT)/tests/test_contract_*.py
 
 bench: $(ENV) ## measure mlxd against what it is built on, area by area (about 40 minutes)
