@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import fcntl
-import multiprocessing
 import os
 import signal
 import stat
+import subprocess
+import sys
 
 import pytest
 
@@ -59,21 +60,22 @@ def test_what_is_being_written_counts_and_is_nobodys_to_delete(tmp_path):
     assert not part.exists()
 
 
-def _die_while_writing(root, key):
-    file, _ = PrefixFolder(root, 300, left_free=0).reserve(key, 250)
-    file.write(b"half")
-    file.flush()
-    os.kill(os.getpid(), signal.SIGKILL)
+DIE_WHILE_WRITING = """
+import os, pathlib, signal, sys
+from plugins.lm_prefix_disk_folder import PrefixFolder
+file, _ = PrefixFolder(pathlib.Path(sys.argv[1]), 300, left_free=0).reserve(sys.argv[2], 250)
+file.write(b"half")
+file.flush()
+os.kill(os.getpid(), signal.SIGKILL)
+"""
 
 
 def test_what_a_dead_writer_left_is_swept(tmp_path):
     """Killed in the middle of a write: its space is free for the next one, and nobody ever finds it."""
     root = tmp_path / "prefixes"
-    child = multiprocessing.get_context("spawn").Process(target=_die_while_writing, args=(root, ONE))
-    child.start()
-    child.join(60)
+    child = subprocess.run([sys.executable, "-c", DIE_WHILE_WRITING, str(root), ONE], timeout=60, check=False)
     folder = PrefixFolder(root, 300, left_free=0)
-    assert child.exitcode == -signal.SIGKILL
+    assert child.returncode == -signal.SIGKILL
     assert (folder.held(), folder.names(ONE)) == (Held(250, 1), [])
 
     _write(folder, TWO, 100)
