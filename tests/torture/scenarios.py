@@ -103,8 +103,23 @@ def use_the_systems_trash() -> None:
         sys.modules["daemon.parts"].make_trash = lambda home: Trash(home.cache / "trash", environ=environ)
 
 
+def clear_up_all_the_time() -> None:
+    import sys
+
+    if "daemon.housekeeping" in sys.modules:
+        housekeeping = sys.modules["daemon.housekeeping"].Housekeeping
+        plain = housekeeping.look
+
+        def look(self: Any) -> None:
+            self._due, self._idle = 0.0, lambda: True
+            plain(self)
+
+        housekeeping.look = look
+
+
 Stub.repeatable = True
 use_the_systems_trash()
+clear_up_all_the_time()
 """
 
 
@@ -119,7 +134,8 @@ def _plugin() -> str:
 
 #: The stub, and more: "draft" jobs write each file twice, "orphan" jobs are told that the ledger cannot be written; it
 #: can be repeated, so its jobs leave recipes; a task for schedules that leaves no line in the log of executions, as
-#: their jobs have no keys; and the system's trash, which is not used where MLXD_HOME is set.
+#: their jobs have no keys; the system's trash, which is not used where MLXD_HOME is set; and old jobs are looked for
+#: whenever somebody is awake, not only once a day while nothing runs.
 PLUGIN = _plugin()
 
 _RUNNING = "SELECT id FROM jobs WHERE idempotency_key LIKE 'cancel-%' AND state = 'running'"
