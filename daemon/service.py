@@ -36,6 +36,7 @@ from daemon.views import (
     TaskInfo,
     public_job,
 )
+from jobs.accepting import SeenFile
 from jobs.errors import LedgerUnavailable, MlxdError, QueueFull, StorageUnavailable, Unavailable
 from jobs.ledger import Ledger
 from jobs.model import ErrorInfo, Job, Lane, NewJob, Source, State
@@ -140,10 +141,10 @@ class Service:
             raise Unavailable("Schedules are not kept yet; try again in a moment.")
         return self._schedules
 
-    def submit(self, new: NewJob, *, seen: tuple[Path, str] | None = None) -> tuple[Job, bool]:
+    def submit(self, new: NewJob, *, seen: SeenFile | None = None) -> tuple[Job, bool]:
         """Validate *new*, write it down, and only then answer.
 
-        *seen* is the watched folder and the identity of the file in it, remembered in the same transaction.
+        *seen* is the watched folder and the keys of the file in it, remembered in the same transaction.
 
         Raises:
             UnknownTask, InvalidParams: nothing was written.

@@ -16,8 +16,8 @@ from jobs.rows import NOTHING_YET, new_row, printable, select_jobs, to_job
 from jobs.schema import jobs, seen
 from jobs.statements import find_job
 
-#: A watched folder and a file's key in it.
-SeenFile = tuple[Path, str]
+#: A watched folder, the key by which a file in it is known again, and another one of the same file.
+SeenFile = tuple[Path, str] | tuple[Path, str, str]
 
 _UNFINISHED: Final = or_(*(jobs.c.state == state.value for state in State if state not in TERMINAL))
 _COUNT: Final = select(func.count()).select_from(jobs).where(_UNFINISHED)
@@ -64,7 +64,7 @@ def repeated_job(connection: Connection, new: NewJob, file: SeenFile | None) -> 
 
 def seen_job(connection: Connection, file: SeenFile) -> str | None:
     """Return the id of the job that the watched *file* became."""
-    folder, key = file
+    folder, key, *_ = file
     query = select(seen.c.job_id).where(seen.c.folder == folder, seen.c.key == key)
     job_id: str | None = connection.execute(query).scalar_one_or_none()
     return job_id
@@ -74,6 +74,7 @@ def remember(connection: Connection, file: SeenFile | None, job_id: str) -> None
     """Note that the watched *file* has become the job *job_id*."""
     if file is None:
         return
-    folder, key = file
-    statement = upsert(seen).values(folder=folder, key=key, job_id=job_id)
-    connection.execute(statement.on_conflict_do_update(index_elements=["folder", "key"], set_={"job_id": job_id}))
+    folder, *keys = file
+    for key in keys:
+        statement = upsert(seen).values(folder=folder, key=key, job_id=job_id)
+        connection.execute(statement.on_conflict_do_update(index_elements=["folder", "key"], set_={"job_id": job_id}))

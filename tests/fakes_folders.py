@@ -42,16 +42,16 @@ class FakeLedger:
         self.errors: list[Exception] = []
         self._changed = threading.Condition()
 
-    def submit(self, new: NewJob, *, seen: tuple[Path, str] | None = None) -> tuple[Job, bool]:
+    def submit(self, new: NewJob, *, seen: tuple[Path, str, *tuple[str, ...]] | None = None) -> tuple[Job, bool]:
         with self._changed:
             if self.errors:
                 raise self.errors.pop(0)
-            if seen in self.keys:
-                return next(job for job in self.jobs if job.id == self.keys[seen]), False
+            if seen and seen[:2] in self.keys:
+                return next(job for job in self.jobs if job.id == self.keys[seen[:2]]), False
             job = Job(**dict(new), id=f"job{len(self.jobs):07}", seq=len(self.jobs) + 1, created_at=datetime.now(UTC))
             self.jobs.append(job)
             if seen:
-                self.keys[seen] = job.id
+                self.keys |= {(seen[0], key): job.id for key in seen[1:]}
             self._changed.notify_all()
             return job, True
 

@@ -36,6 +36,7 @@ from daemon.folders.identity import (
     read_head,
 )
 from daemon.folders.rules import Takes, anything, fingerprint, new_job
+from jobs.accepting import SeenFile
 from jobs.errors import InvalidInput, InvalidParams, JobNotFound, LedgerUnavailable, MlxdError, QueueFull
 from jobs.failpoints import reach
 from jobs.model import Job, NewJob, State
@@ -51,9 +52,9 @@ FRONT_MATTER: Final = "front_matter"
 
 
 class Submit(Protocol):
-    """What the service offers: write the job down together with *seen*, the folder and the key of its file."""
+    """What the service offers: write the job down together with *seen*, the folder and the keys of its file."""
 
-    def __call__(self, new: NewJob, *, seen: tuple[Path, str] | None = None) -> tuple[Job, bool]:
+    def __call__(self, new: NewJob, *, seen: SeenFile | None = None) -> tuple[Job, bool]:
         """Return the job and whether it is new."""
 
 
@@ -173,7 +174,7 @@ class Intake:
         outcome = self._hand_in(folder, path, rule, facts, key)
         reach("file.taken")
         self._digests.pop(path, None)
-        # Only spares reading the file again: the content key, written with the job, is what counts after a crash.
+        # Both keys were written with the job; if that was there before, this place becomes known too.
         if outcome.job is not None:
             self._ledger.remember(folder.path, place, outcome.job.id)
         return outcome
@@ -219,7 +220,10 @@ class Intake:
             new = self.prepared(folder, path, rule, facts)
         except InvalidInput:
             new = plain
-        seen = (folder.path, key)
+        # The place in the same transaction: if mlxd died before it was known, and the job fails, the file, of which
+        # nothing changed, would be taken for one that a person put there again.
+        place = place_key(path, facts)
+        seen: SeenFile = (folder.path, key) if key == place else (folder.path, key, place)
         try:
             job, created = self._submit(new, seen=seen)
         except InvalidParams:

@@ -59,7 +59,7 @@ class Recording:
         self.seen, self.remember = self.ledger.seen, self.ledger.remember
         self.get, self.is_output = self.ledger.get, self.ledger.is_output
 
-    def submit(self, new: NewJob, *, seen: tuple[Path, str] | None = None) -> tuple[Job, bool]:
+    def submit(self, new: NewJob, *, seen: tuple[Path, str, *tuple[str, ...]] | None = None) -> tuple[Job, bool]:
         """Write the job down, and look at its input."""
         job, created = self.ledger.add(new, limit=None, seen=seen)
         if created:

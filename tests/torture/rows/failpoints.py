@@ -178,8 +178,8 @@ def _come_to_rest(home: TortureHome, seconds: float) -> list[str]:
 
 
 def _ends(launchd: Supervisor) -> list[str]:
-    """Every life ended by a failpoint, or by a stop."""
-    strange = [one.status for one in launchd.exits if one.status not in (-9, 0)]
+    """Every life ended by a failpoint, or by a stop, also one that came before the program could hear of it."""
+    strange = [one.status for one in launchd.exits if one.status not in (-9, -15, 0)]
     found = [f"The daemon ended by itself, with {strange}."] if strange else []
     late = [one for one in launchd.exits if one.by_kill_after_timeout]
     return found + [f"{len(late)} stops took longer than launchd waits."] * bool(late)

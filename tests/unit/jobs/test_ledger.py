@@ -144,6 +144,9 @@ def test_a_seen_file_becomes_one_job(ledger: Ledger) -> None:
     assert ledger.add(NewJob(task="t"), seen=(folder, "id:1")) == (job, False)
     assert ledger.seen(folder, "id:2") is None
     assert ledger.seen(Path("/elsewhere"), "id:1") is None
+    other, created = ledger.add(NewJob(task="t"), seen=(folder, "id:2", "place:2"))
+    assert created
+    assert [ledger.seen(folder, key) for key in ("id:2", "place:2")] == [other.id, other.id]
 
 
 def test_a_refused_job_leaves_no_memory_of_its_file(ledger: Ledger) -> None:

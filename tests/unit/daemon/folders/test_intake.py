@@ -151,6 +151,26 @@ def test_a_failed_file_is_tried_again_when_it_is_put_there_again(desk: Desk) -> 
     assert desk.file(copy).verdict is Verdict.KNOWN
 
 
+def test_a_failed_file_is_not_taken_again_after_a_death(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Killed as soon as the job was written down: its failure does not make a new file of the one that lies there."""
+
+    class Killed(BaseException):
+        pass
+
+    def killed(*_: object) -> None:
+        raise Killed
+
+    path = desk.write("a.txt")
+    with monkeypatch.context() as patch:
+        patch.setattr(desk.ledger, "remember", killed)
+        with pytest.raises(Killed):
+            desk.file(path)
+    desk.ledger.fail(0)
+    desk.intake = desk.restarted()
+    assert desk.file(path).verdict is Verdict.KNOWN
+    assert len(desk.ledger.jobs) == 1
+
+
 def test_a_job_that_was_cleaned_away_still_counts(desk: Desk) -> None:
     """Its content was done, even if the ledger no longer has the job."""
     desk.file(desk.write("a.txt"))

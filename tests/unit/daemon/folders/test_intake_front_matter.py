@@ -22,7 +22,7 @@ def take(tmp_path: Path, text: str, *, task: str = "generate", refuse: Any = Non
     path = tmp_path / "a.txt"
     path.write_text(text)
 
-    def submit(new: NewJob, *, seen: tuple[Path, str] | None = None) -> tuple[Job, bool]:
+    def submit(new: NewJob, *, seen: tuple[Path, str, *tuple[str, ...]] | None = None) -> tuple[Job, bool]:
         if refuse is not None and refuse(new.params):
             raise InvalidParams("not right")
         return ledger.submit(new, seen=seen)
