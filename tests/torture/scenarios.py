@@ -201,6 +201,8 @@ class Scenes:
         self._number = 0
         self._next = 0.0
         self._stopped = 0.0
+        #: The process that was asked last.
+        self._asked_to_stop: int | None = None
         for name in ("in", "gone"):
             (home.folder / name).mkdir(exist_ok=True)
         #: Failpoint scene -> what does it.
@@ -229,7 +231,13 @@ class Scenes:
                 self._number += 1
                 scene()
         if "stop" in wanted and now > self._stopped + 1.5:
-            self._stopped = now
+            self._stop(now)
+
+    def _stop(self, now: float) -> None:
+        """Ask the daemon to stop, once in its life as launchd does: a second time it would give up its start."""
+        pid = self._launchd.pid
+        if pid is not None and pid != self._asked_to_stop:
+            self._stopped, self._asked_to_stop = now, pid
             self._launchd.kill(signal.SIGTERM)
 
     def _file(self, folder: str, ending: str, **expect: Any) -> None:
