@@ -81,6 +81,9 @@ class Group:
             if one.row not in ended:
                 events += (told := self._tell(one))
                 ended.update([one.row] if any(kind in ("done", "error") for _, kind, _ in told) else [])
+        # All at once: each leaving copies the caches of those who stay.
+        if ended:
+            self.rows.leave(ended)
         return events
 
     def _prefill(self, *, others: bool) -> list[Event]:
@@ -120,13 +123,11 @@ class Group:
         told = answer.end() if stopped else answer.add(drawn.token)
         ended = stopped or answer.full or answer.stopped
         if (first or ended) and self.rows.broken(row):
-            self.rows.leave([row])
             return [failed(answer, "The model computed NaN: damaged weights, or an overflow in this number format.")]
         events: list[Event] = [(answer.id, kind, data) for kind, data in told if answer.request.stream]
         if ended:
             if answer.continues:
                 self._keep(row)
-            self.rows.leave([row])
             events.append((answer.id, "done", answer.result("stop" if stopped or answer.stopped else "length")))
         return events
 

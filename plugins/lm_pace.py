@@ -3,6 +3,9 @@
 Whoever is being answered waits for the piece between two of his tokens. But each piece has a cost that does not shrink
 with it: on an H200 an 8B model took 42 ms for 128 tokens and 80 ms for 2,048 (mlx 0.32.4). So a piece takes as long as
 two steps, or as three times that fixed cost if that is longer: smaller ones would only make the whole wait longer.
+
+A measurement may lie: kernels that were built on the way took seconds where the piece takes milliseconds. No size costs
+many times more a token than a smaller one does, so what says that is not believed, and the size is tried again.
 """
 
 from __future__ import annotations
@@ -22,6 +25,8 @@ _COSTS: Final = 3.0
 _NEW: Final = 0.3
 #: Measurements kept of each size. The least of them counts: a first one may have built kernels, another been disturbed.
 _KEPT: Final = 5
+#: A size that costs so many times more a token than a smaller one was measured while kernels were built.
+_INCREDIBLE: Final = 4.0
 
 
 class Pace:
@@ -66,7 +71,10 @@ class Pace:
 
     def _line(self) -> tuple[float, float]:
         """Return what each piece costs, in seconds, and what each token adds: a straight line through the sizes."""
-        points = [(size, min(seconds)) for size, seconds in self._took.items()]
+        points: list[tuple[int, float]] = []
+        for size, seconds in sorted((size, min(took)) for size, took in self._took.items()):
+            if all(seconds / size <= _INCREDIBLE * other / smaller for smaller, other in points):
+                points.append((size, seconds))
         if len(points) == 1:
             # Half and half, until another size was tried.
             ((size, seconds),) = points

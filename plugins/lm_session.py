@@ -43,6 +43,9 @@ from plugins.runtime import Event
 
 #: Tokens of a prompt in the largest piece that is computed at once.
 PIECE: Final = 2048
+#: Bytes of freed buffers that an idle session keeps: the next question takes them at once, where asking a GPU's driver
+#: for them again takes some tokens' time.
+_KEPT: Final = 256 * 1024**2
 
 
 class LmSession:
@@ -103,6 +106,8 @@ class LmSession:
             clock=clock,
         )
         self._groups = Groups(self._new_group)
+        #: Whether something was answered since memory was looked after.
+        self._tired = False
         self.info: Mapping[str, Any] = {
             **(about or {}),
             "context": limits.context,
@@ -116,8 +121,8 @@ class LmSession:
 
     @property
     def busy(self) -> bool:
-        """Whether there are answers to work on, or something is to be written."""
-        return self._answering or (self._disk is not None and self._disk.busy)
+        """Whether there are answers to work on, something is to be written or memory to be given back."""
+        return self._answering or self._tired or (self._disk is not None and self._disk.busy)
 
     @property
     def _answering(self) -> bool:
@@ -165,7 +170,9 @@ class LmSession:
         if self._disk is not None:
             self._disk.pump(wait=lane is None)
         if lane is None:
+            self._rest()
             return refused
+        self._tired = True
         group = self._groups.next(lane)
         # Nobody waits for the next word of a batch answer: there only the throughput counts.
         others = any(len(one.rows) for one in self._groups if one.lane is not Lane.BATCH)
@@ -177,9 +184,6 @@ class LmSession:
         events += group.tell(drawn)
         self._groups.tidy()
         self.memory.step(self._held)
-        if not self._answering:
-            self.memory.rest()
-            _rest()
         return [*refused, *events]
 
     def close(self) -> None:
@@ -190,6 +194,13 @@ class LmSession:
         self._prefixes.clear()
         if self._disk is not None:
             self._disk.close()
+
+    def _rest(self) -> None:
+        """Look after memory once there is nothing to answer; in a step of its own, so that no end waits for it."""
+        if self._tired and not self._answering:
+            self._tired = False
+            self.memory.rest()
+            _give_back(_KEPT)
 
     def _admit(self) -> list[Event]:
         """Let those begin who have room; return what is told to those who never will have."""
@@ -229,7 +240,7 @@ class LmSession:
         """Begin anew after a step that raised: with what was in it, and no other lane's."""
         caught, held = group.answers, sum(padded(one.answers) for one in self._groups)
         self._groups.renew(group)
-        _rest()
+        _give_back(0)
         if out_of_memory(error) and self._groups.busy + len(caught) > 1:
             self._with_fewer(caught, held)
             return []
@@ -285,11 +296,12 @@ def _can_share(model: Any) -> bool:
     return lm_shared.usable(model)
 
 
-def _rest() -> None:
-    """Give the caches of finished answers back to the system."""
+def _give_back(kept: int) -> None:
+    """Give the caches of finished answers back to the system, if they are more than *kept* bytes."""
     import mlx.core as mx
 
-    mx.clear_cache()
+    if mx.get_cache_memory() > kept:
+        mx.clear_cache()
 
 
 def _dtype(model: Any) -> str:

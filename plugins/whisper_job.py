@@ -9,6 +9,7 @@ from __future__ import annotations
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -16,7 +17,7 @@ from plugins import whisper_windows as windows
 from plugins.mel import HOP, WINDOW
 from plugins.runtime import Event
 from plugins.whisper_plan import Mark, Plan, Stretch
-from plugins.whisper_reader import Reader
+from plugins.whisper_reader import Reader, Turn
 from plugins.whisper_request import WhisperRequest
 from plugins.whisper_words import Aligner, public
 
@@ -70,6 +71,7 @@ class Transcription:
         model: Any,
         *,
         heard: Callable[[], None] = lambda: None,
+        turn: Turn = nullcontext,
         clock: Callable[[], float] = time.perf_counter,
     ) -> None:
         self.id = request_id
@@ -79,6 +81,7 @@ class Transcription:
         self.language = request.language or (None if model.is_multilingual else "en")
         self._model = model
         self._heard = heard
+        self._turn = turn
         self._clock = clock
         self._aligner = Aligner(model) if request.word_timestamps else None
         self._plan: Plan | None = None
@@ -109,7 +112,14 @@ class Transcription:
         self._began = self._clock()
         resume = self.request.resume
         frame, digest = (resume.frame, resume.digest) if resume else (0, "")
-        reader = Reader(self.request.file, below=self.request.below, skip=frame * HOP, digest=digest, heard=self._heard)
+        reader = Reader(
+            self.request.file,
+            below=self.request.below,
+            skip=frame * HOP,
+            digest=digest,
+            heard=self._heard,
+            turn=self._turn,
+        )
         self._plan = Plan(reader, cutting=not self.request.condition_on_previous_text, at=frame)
 
     def ready(self, wanted: int) -> Sequence[Window]:

@@ -68,6 +68,11 @@ class Pace:
         self._most = most
         self._on_cpu = on_cpu
 
+    @property
+    def gathers(self) -> bool:
+        """Whether windows that begin together are worth a wait for each other."""
+        return not self._on_cpu
+
     def encoded(self, windows: int, seconds: float) -> None:
         """Note how long a group of *windows* took to be encoded."""
         self._groups.took(windows, seconds)

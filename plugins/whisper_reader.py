@@ -10,6 +10,7 @@ import hashlib
 import threading
 from collections import deque
 from collections.abc import Callable, Generator, Iterator
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
@@ -44,6 +45,8 @@ class End(NamedTuple):
 
 #: A piece is an array of 16-bit samples.
 Told = Begin | End | ValueError | Any
+#: Gives a block in which to decode.
+Turn = Callable[[], AbstractContextManager[None]]
 
 
 class Reader:
@@ -57,16 +60,17 @@ class Reader:
         skip: int = 0,
         digest: str = "",
         heard: Callable[[], None] = lambda: None,
+        turn: Turn = nullcontext,
         ahead: int = AHEAD,
     ) -> None:
         """Read *path* (below the folder *below* without following links).
 
         The first *skip* samples are not told, but for the last few that the first frame looks at, if their `hasher`
-        gives *digest*; otherwise everything is told.
+        gives *digest*; otherwise everything is told. It is decoded within *turn* only, which is left to wait.
         """
         self._path, self._below = path, below
         self._skip, self._digest = skip, digest
-        self._heard, self._ahead = heard, ahead
+        self._heard, self._turn, self._ahead = heard, turn, ahead
         self._lock = threading.Condition()
         self._waiting: deque[Told] = deque()
         self._closed = False
@@ -93,19 +97,34 @@ class Reader:
         self._thread.join(timeout)
 
     def _run(self) -> None:
+        told = self._told()
         try:
-            told = self._told()
-            while not self._closed and (one := next(told, None)) is not None:
-                self._put(one)
+            more = True
+            while more and self._has_room():
+                with self._turn():
+                    more = self._fill(told)
             told.close()
         except ValueError as error:
-            self._put(error)
+            self._say(error)
         except Exception as error:  # noqa: BLE001 - whatever a decoder raises on a stranger's file spoils this file alone
-            self._put(ValueError(f"{self._path.name} could not be decoded: {type(error).__name__}: {error}"))
+            self._say(ValueError(f"{self._path.name} could not be decoded: {type(error).__name__}: {error}"))
 
-    def _put(self, one: Told) -> None:
+    def _has_room(self) -> bool:
+        """Wait until something was taken; False if nobody will."""
         with self._lock:
             self._lock.wait_for(lambda: self._closed or len(self._waiting) < self._ahead)
+            return not self._closed
+
+    def _fill(self, told: Generator[Told, None, None]) -> bool:
+        """Decode until so much waits that it suffices; return whether there is more."""
+        for one in told:
+            self._say(one)
+            if self._closed or len(self._waiting) >= self._ahead:
+                return True
+        return False
+
+    def _say(self, one: Told) -> None:
+        with self._lock:
             if self._closed:
                 return
             self._waiting.append(one)

@@ -14,6 +14,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
 from typing import Any, Final
 
 from jobs.errors import InvalidInput, OutOfMemory, RequestFailed
@@ -23,6 +24,7 @@ from plugins import whisper_net as net
 from plugins import whisper_windows as windows
 from plugins.lm_turns import Turns
 from plugins.mlx_process import on_cpu, out_of_memory
+from plugins.priority_semaphore import PrioritySemaphore
 from plugins.runtime import Event
 from plugins.whisper_job import Transcription, Window
 from plugins.whisper_pace import Pace
@@ -32,8 +34,12 @@ from plugins.whisper_rules import Rules
 
 #: Recordings of a lane that are read at once at least: they take turns, so that a short one never waits for a long one.
 _OPEN: Final = 4
+#: Recordings that are decoded in the same moment; two keep ahead of any model.
+_READERS: Final = 2
 #: Seconds that a step waits for sound if there is nothing else to do: so long a cancellation waits.
-_PATIENCE_S: Final = 0.25
+_PATIENCE_S: Final = 0.05
+#: Seconds that the first window of a lane waits for company at most, outside the interactive lane.
+_COMPANY_S: Final = 0.25
 #: Bytes of freed buffers that an idle session keeps: asking a GPU's driver for them again takes longer than a token.
 _KEPT: Final = 256 * 1024**2
 #: Outside the interactive lane windows join when this part of the places is free: each joining copies the others.
@@ -51,6 +57,8 @@ class _Line:
         self.rows = rows
         #: Windows of a step that failed: each is tried alone.
         self.suspects: list[Window] = []
+        #: When the first window was there while none was under way.
+        self.first: float | None = None
 
     @property
     def jobs(self) -> list[Transcription]:
@@ -88,6 +96,7 @@ class WhisperSession:
         self._pace = Pace(self._batch, on_cpu=on_cpu())
         self._turns = turns or Turns()
         self._heard = threading.Event()
+        self._readers = PrioritySemaphore(_READERS)
         self._make_rows = rows or self._new_rows
         self._encode = encode
         self._lines = {lane: _Line(self._make_rows()) for lane in Lane}
@@ -107,7 +116,8 @@ class WhisperSession:
     def submit(self, request_id: str, request: Mapping[str, Any]) -> None:
         """Take a request (`plugins.whisper_request.WhisperRequest`); a ``ValueError`` refuses it."""
         asked = parse(request, languages=self._languages, multilingual=bool(self._model.is_multilingual))
-        job = Transcription(request_id, asked, self._model, heard=self._heard.set, clock=self._clock)
+        turn = partial(self._readers.held, list(Lane).index(asked.lane))
+        job = Transcription(request_id, asked, self._model, heard=self._heard.set, turn=turn, clock=self._clock)
         self._lines[asked.lane].waiting.append(job)
 
     def cancel(self, request_id: str) -> None:
@@ -122,7 +132,7 @@ class WhisperSession:
         events: list[Event] = []
         for line in self._lines.values():
             events += self._listen(line)
-        lane = self._turns.next([lane for lane, line in self._lines.items() if self._can_work(line)])
+        lane = self._turns.next([lane for lane, line in self._lines.items() if self._can_work(lane, line)])
         if lane is not None:
             events += self._work(self._lines[lane])
         elif self.busy and not events:
@@ -176,8 +186,22 @@ class WhisperSession:
 
     # -- windows ----------------------------------------------------------------------------------------------------
 
-    def _can_work(self, line: _Line) -> bool:
-        return bool(len(line.rows) or line.suspects or any(job.ready(0) for job in line.open))
+    def _can_work(self, lane: Lane, line: _Line) -> bool:
+        if len(line.rows) or line.suspects:
+            line.first = None
+            return True
+        ready = sum(len(job.ready(0)) for job in line.open)
+        return bool(ready) and (lane is Lane.INTERACTIVE or not self._gathering(line, ready))
+
+    def _gathering(self, line: _Line, ready: int) -> bool:
+        """Whether the *ready* windows wait a moment for those of recordings that are just being read.
+
+        On a GPU windows that begin together take little longer than one, and readers are slow beside a busy session.
+        """
+        line.first = self._clock() if line.first is None else line.first
+        coming = any(not job.ready(0) for job in line.open)
+        late = self._clock() - line.first >= _COMPANY_S
+        return self._pace.gathers and coming and not late and ready < self._pace.places()
 
     def _work(self, line: _Line) -> list[Event]:
         """Do one step's work in a lane."""

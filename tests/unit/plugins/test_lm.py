@@ -9,7 +9,7 @@ from fakes_models import drain, tiny_llama
 
 from daemon.models.references import DEMO_MODELS
 from jobs.model import Lane
-from plugins import mlx_process
+from plugins import lm_caches, mlx_process
 from plugins.lm import LmRuntime, cache_tokens, limits_of
 from plugins.lm_request import Limits, parse, tokenise
 from plugins.stop_words import StopWords
@@ -218,6 +218,34 @@ def test_a_schema_that_is_none_refuses_that_request_alone(session):
     session.submit("short", {"prompt": "the cat", "max_tokens": 2, "json_schema": SCHEMA})
     (result,) = [data for kind, data in drain(session)["short"] if kind == "done"]
     assert "cut off" in result["notes"][0]
+
+
+@pytest.mark.models
+def test_answers_that_end_together_leave_together(session, monkeypatch):
+    """The caches of those who stay are copied once, not once for each that leaves."""
+    copied = []
+    filtered = lm_caches.filtered
+    monkeypatch.setattr(lm_caches, "filtered", lambda cache, keep: copied.append(len(keep)) or filtered(cache, keep))
+    for name, most in (("a", 4), ("b", 4), ("c", 9), ("d", 9)):
+        session.submit(name, {"prompt": f"prompt of {name}", "max_tokens": most, "lane": "batch"})
+    assert {events[-1][1]["completion_tokens"] for events in drain(session).values()} == {4, 9}
+    assert copied == [2]
+
+
+@pytest.mark.models
+def test_memory_is_looked_after_once_the_last_end_was_told(session, monkeypatch):
+    """In a step of its own: nobody waits for it, and a session with nothing left to do is not busy."""
+    rested = []
+    monkeypatch.setattr(session.memory, "rest", lambda: rested.append(1))
+    session.submit("a", {"prompt": "one", "max_tokens": 2})
+    kinds = []
+    while "done" not in kinds:
+        kinds += [kind for _, kind, _ in session.step()]
+        assert not rested
+    assert session.busy
+    assert list(session.step()) == []
+    assert rested == [1]
+    assert not session.busy
 
 
 @pytest.mark.models

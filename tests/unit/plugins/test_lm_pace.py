@@ -48,6 +48,24 @@ def test_one_slow_measurement_rules_nothing_out():
     assert pace.piece(others=False) == 2048
 
 
+def test_what_was_measured_while_kernels_were_built_is_not_believed():
+    """The first two pieces took 7 s and 3 s, as on a GPU: after a small one of 9 ms pieces are large again."""
+    pace = Pace(2048)
+    pace.computed(508, 7.0)
+    pace.computed(508, 3.0)
+    assert pace.piece(others=False) == 64
+    pace.computed(64, 0.009)
+    assert pace.piece(others=False) == 2048
+
+
+def test_a_large_piece_that_is_truly_dear_is_believed():
+    """Twice as dear a token as a small one, because of what it looks back at: pieces stay below it."""
+    pace = Pace(2048)
+    pace.computed(64, 0.01)
+    pace.computed(1024, 0.32)
+    assert pace.piece(others=False) == 512
+
+
 def test_new_measurements_move_the_old_ones():
     """A machine that gets slower is noticed; pieces too small to be telling are not counted."""
     pace = _measured(0.0, 0.0001, 1024)

@@ -18,6 +18,7 @@ from daemon.models.references import DEMO_MODELS
 from plugins import mlx_process, whisper_net
 from plugins import whisper_windows as windows
 from plugins.whisper import WhisperRuntime
+from plugins.whisper_pace import Pace
 from plugins.whisper_request import parse
 from plugins.whisper_session import WhisperSession
 
@@ -313,6 +314,16 @@ def _until_heard(session, lane, *, windows):
             assert session._heard.wait(20)
 
 
+def _until_all_heard(session, lane):
+    """Wait until every open recording of the lane has a window."""
+    line = session._lines[lane]
+    while not all(job.ready(1) for job in line.open):
+        session._heard.clear()
+        session._listen(line)
+        if not all(job.ready(1) for job in line.open):
+            assert session._heard.wait(20)
+
+
 def _talk(seconds, pause):
     """Return a tone with *pause* seconds of silence at the end of every ten."""
     sound = tone(seconds)
@@ -365,6 +376,32 @@ def test_a_new_recording_begins_at_once_and_an_urgent_one_goes_first(tmp_path, s
     progress = [(data["done"], data["total"]) for name, kind, data in told if (name, kind) == ("a", "progress")]
     assert progress[-1] == (65.0, 65.0)
     assert progress == sorted(progress)
+
+
+@pytest.mark.models
+@pytest.mark.parametrize(
+    ("lane", "waited", "together"), [("normal", 0.2, 2), ("normal", 0.3, 1), ("interactive", 0.0, 1)]
+)
+def test_on_a_gpu_the_first_window_waits_a_moment_for_company(tmp_path, scripted, lane, waited, together):
+    """While another recording is just being read, for a quarter of a second; never in the interactive lane."""
+    now = [0.0]
+    session, rows = scripted(batch=8, clock=lambda: now[0])
+    session._pace = Pace(8, on_cpu=False)
+    session._pace.encoded(1, 0.01)  # so that two are worth a try
+    path = str(write_wav(tmp_path / "a.wav", tone(20)))
+    session.submit("a", {"file": path, "lane": lane})
+    _until_heard(session, lane, windows=1)
+    with session._readers.held(0), session._readers.held(0):
+        session.submit("b", {"file": path, "lane": lane})
+        session.step()
+        assert (rows.most == 0) == (lane == "normal")
+        now[0] = waited
+        session.step()
+        assert (rows.most == 0) == (together == 2)
+    if together == 2:
+        _until_all_heard(session, lane)
+    assert {events[-1][0] for events in drain(session).values()} == {"done"}
+    assert rows.most == together
 
 
 @pytest.mark.models

@@ -2,6 +2,7 @@
 
 import itertools
 import threading
+from contextlib import contextmanager
 
 import numpy as np
 import pytest
@@ -77,6 +78,30 @@ def test_the_reader_stops_when_nobody_takes_and_when_it_is_closed(tmp_path):
     reader.join(20)
     assert not reader._thread.is_alive()
     assert reader.take() is None
+
+
+def test_a_reader_decodes_in_its_turn_only_and_keeps_it_from_nobody_while_it_waits(tmp_path):
+    """It goes on each time something was taken; while enough waits the turn is free, and at the end."""
+    turn, turns, free = threading.Lock(), [], threading.Semaphore(0)
+
+    @contextmanager
+    def mine():
+        with turn:
+            turns.append(len(turns))
+            yield
+        free.release()
+
+    ear = Ear(write_wav(tmp_path / "a.wav", tone(300)), turn=mine)
+    assert free.acquire(timeout=20)
+    assert turns == [0]
+    with turn:  # somebody else's: what was taken is not replaced meanwhile
+        taken = [ear.take() for _ in range(AHEAD)]
+        assert ear.reader.take() is None
+    while not isinstance(taken[-1], End):
+        taken.append(ear.take())
+    assert sum(map(len, taken[1:-1])) == 300 * RATE
+    ear.reader.join(20)
+    assert turn.acquire(timeout=0)
 
 
 def test_what_is_no_sound_is_told_as_an_error(tmp_path):
