@@ -17,8 +17,10 @@ _GROUP_S: Final = 0.25
 _WORTH: Final = 0.97
 #: Measurements kept of each size. The least counts: a first one may have built kernels, another been disturbed.
 _KEPT: Final = 5
-#: Measurements of a size before a verdict on it.
+#: Measurements of a size before a larger one is tried.
 _ENOUGH: Final = 3
+#: Measurements at least before a size is given up: the first one may have built kernels for seconds.
+_FAIR: Final = 2
 
 
 class Ladder:
@@ -37,9 +39,9 @@ class Ladder:
         self._took[step].append(seconds / size)
 
     def each(self, size: int) -> float | None:
-        """Return the seconds for one of *size* at once; None if nothing is known of that."""
-        found = self._took.get(1 << (size.bit_length() - 1))
-        return min(found) if found else None
+        """Return the seconds for one of *size* at once; None if nothing is known of that for certain."""
+        found = self._took.get(1 << (size.bit_length() - 1), ())
+        return min(found) if len(found) >= (_FAIR if size > 1 else 1) else None
 
     def halve(self) -> None:
         """Stay below what was too much."""
@@ -52,7 +54,7 @@ class Ladder:
             here, twice = self._took.get(size), self._took.get(size * 2)
             if not here or len(here) < self._enough:
                 return size
-            if twice and len(twice) >= self._enough and min(twice) > min(here) * _WORTH:
+            if twice and len(twice) >= max(self._enough, _FAIR) and min(twice) > min(here) * _WORTH:
                 return size
             size *= 2
         return size

@@ -25,6 +25,16 @@ def test_one_slow_measurement_decides_nothing():
     assert _climb(ladder, lambda _: next(slow, 0.01)) == 4
 
 
+def test_a_group_is_tried_again_after_kernels_were_built_for_it():
+    """As on a GPU: the first group of each size took seconds, the second one milliseconds."""
+    pace, built = Pace(16, on_cpu=False), set()
+    for _ in range(12):
+        size = pace.group()
+        pace.encoded(size, 0.005 * (size + 1) + (0 if size in built else 4.0))
+        built.add(size)
+    assert pace.group() == 16
+
+
 def test_a_group_is_encoded_within_a_bounded_time():
     """However well it pays, a group takes a quarter of a second at most, or as long as one window."""
     pace = Pace(16, on_cpu=False)
