@@ -277,6 +277,8 @@ class PluginManager:
         message = f"No loaded plugin offers the {kind} {name!r}."
         if near := difflib.get_close_matches(name, known, n=1):
             message += f" Did you mean {near[0]!r}?"
+        elif known:
+            message += f" There are: {', '.join(sorted(known))}."
         broken = [one.source.name for one in self._loaded if one.problems]
         if broken:
             message += f" These plugins have problems, see `mlxd plugins`: {', '.join(broken)}."

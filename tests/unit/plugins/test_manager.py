@@ -395,6 +395,12 @@ def test_unknown_task_names_the_nearest_and_the_broken_plugins(folder: Path) -> 
     assert caught.value.facts["task"] == "generat"
 
 
+def test_a_task_unlike_any_is_answered_with_those_there_are(folder: Path) -> None:
+    """In the sentence itself, for whoever does not read JSON."""
+    with pytest.raises(UnknownTask, match=r"'xyzzy'\. There are: batch, .*generate, .*transcribe"):
+        loaded(files=folder).validate("xyzzy", {})
+
+
 def test_wrong_parameters_are_all_named_at_once() -> None:
     """One answer tells every mistake: field, what is wrong, what was given, the nearest right name."""
     with pytest.raises(InvalidParams) as caught:
