@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
+
+from plugins import mlx_process
 
 TEMPLATE = (
     "{% for m in messages %}<|{{ m['role'] }}|>{{ m['content'] }}<|end|>{% endfor %}"
@@ -45,6 +48,17 @@ def tiny_llama(
     mx.save_safetensors(str(folder / "model.safetensors"), dict(tree_flatten(model.parameters())), {"format": "mlx"})
     (folder / "config.json").write_text(json.dumps(config))
     return folder
+
+
+def loaded_llama(folder: Path) -> Any:
+    """Return the model of `tiny_llama` in float32 as mlx-lm loads it, evaluated."""
+    import mlx.core as mx
+    import mlx_lm
+
+    mlx_process.prepare()
+    model, *_ = mlx_lm.load(str(tiny_llama(folder, dtype="float32")))
+    mx.eval(model.parameters())
+    return model
 
 
 def _tokenizer(folder: Path, template: str | None) -> int:

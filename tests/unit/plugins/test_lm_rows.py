@@ -5,9 +5,9 @@ from __future__ import annotations
 import random
 
 import pytest
-from fakes_models import tiny_llama
+from fakes_models import loaded_llama
 
-from plugins import lm_caches, mlx_process
+from plugins import lm_caches
 from plugins.lm_pace import Pace
 from plugins.lm_prefill import Prefill, Prompt, compute_together
 from plugins.lm_prefixes import Prefixes
@@ -18,13 +18,7 @@ pytestmark = pytest.mark.models
 
 @pytest.fixture(name="model", scope="module")
 def _model(tmp_path_factory):
-    import mlx.core as mx
-    import mlx_lm
-
-    mlx_process.prepare()
-    model, *_ = mlx_lm.load(str(tiny_llama(tmp_path_factory.mktemp("tiny"), dtype="float32")))
-    mx.eval(model.parameters())
-    return model
+    return loaded_llama(tmp_path_factory.mktemp("tiny"))
 
 
 @pytest.fixture(name="alone", scope="module")
