@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Final
 
 from daemon import log as logs
+from daemon.allocator import few_arenas
 from daemon.config.model import Config, load
 from daemon.instance import InstanceLock, prepare
 from daemon.parts import Parts, build
@@ -49,6 +50,7 @@ def run(
         ConfigError: the configuration or the home cannot be used.
 
     """
+    few_arenas()
     prepare(home)
     path = config_path or home.config
     with InstanceLock(home.lock), Signals() as signals:
