@@ -248,14 +248,17 @@ class Prefill:
         # Whoever comes next may begin as it did, and would find nobody among those who wait.
         alone = prompt.done in (turn, len(prompt.tokens) - 1) and not (prompt.boundary or prompt.found)
         if alone and prompt.cache and lm_caches.trimmable(prompt.cache):
-            self._keep(prompt)
+            self._keep(prompt, share=False)
 
-    def _keep(self, prompt: Prompt, *, used: int = 0) -> None:
-        """Keep what there is of *prompt* for others."""
+    def _keep(self, prompt: Prompt, *, used: int = 0, share: bool = True) -> None:
+        """Keep what there is of *prompt* for others; with *share* it refers to that itself, as they will.
+
+        Where nobody else is in sight a plain cache is cheaper: whether the model can share is found out by trying it.
+        """
         if prompt.cache and not quantised(prompt.cache):
             tokens = prompt.tokens[: prompt.done]
             self._prefixes.keep(tokens, lm_caches.copied(prompt.cache), self._space, used=used)
-            if self._kv is None:
+            if share and self._kv is None:
                 prompt.cache = self._prefixes.own(tokens, prompt.cache, self._space)
 
 

@@ -233,3 +233,19 @@ def test_prompts_that_begin_alike_are_answered_as_alone(model, even, wave):
     assert ours == theirs
     assert "BatchSharedKVCache" in shared
     assert "BatchSharedKVCache" not in copied
+
+
+def test_a_lone_prompt_has_a_plain_cache_of_its_own(model):
+    """Whether the model can share is not even tried, which takes time; the next one finds what was kept."""
+    asked = []
+    prefixes = Prefixes(10**8, shares=lambda: bool(asked.append(1)) or True)
+    prefill = Prefill(model, prefixes=prefixes, pace=Pace(512))
+    kinds = []
+    for number, ending in enumerate(([7], [8, 9])):
+        prefixes.see(BEGINNING + ending)
+        prefill.add(Prompt(number, BEGINNING + ending))
+        while prefill.unready:
+            prefill.advance(others=False)
+        (ready,) = prefill.ready()
+        kinds.append((type(ready.cache[0]).__name__, ready.found, len(asked)))
+    assert kinds == [("KVCache", 0, 0), ("TiedKVCache", len(BEGINNING), 1)]
