@@ -15,7 +15,7 @@ from torture.hint_vandal import Vandal
 from torture.history import History
 from torture.home import TortureHome
 from torture.load import Load, wait_ready
-from torture.row import Control, Outcome, Say, Tier, judged, percentile
+from torture.row import Control, Outcome, Say, Tier, percentile
 
 #: Episodes, jobs in each, every how many-th is killed, attacks on the file in each, period of looks in seconds.
 _SIZES = {Tier.SHORT: (2, 120, 2, 5, 1.5), Tier.LONG: (50, 400, 3, 8, 2.0)}
@@ -49,14 +49,13 @@ class Hints:
             whole = spawned.run(*_SPAWNED[tier])
             controls = list(controls_to_come)
         say(f"{whole.promised} jobs of a spawned daemon")
-        late = siege.late if percentile(siege.recoveries, judged(tier)) > siege.limit else []
         return Outcome(
             tries=siege.faults + spawned.attacks,
             acknowledged=verdict.promised + whole.promised,
             lost=verdict.lost + verdict.unfinished + whole.lost + whole.unfinished,
             doubled=verdict.doubled + whole.doubled + len(siege.verdict()),
             recoveries=siege.recoveries,
-            broken=[*late, *siege.broken, *siege.verdict(), *verdict.sentences, *whole.sentences],
+            broken=[*siege.broken, *siege.verdict(), *verdict.sentences, *whole.sentences],
             controls=controls,
             measured={
                 "jobs": siege.jobs,
@@ -103,7 +102,7 @@ def control(folder: Path, name: str, seed: str) -> Control:
             siege.episode(100, kill=False, strikes=0)
     finally:
         siege.close()
-    found = siege.verdict() if name == "no-cas" else [*siege.late, *siege.broken]
+    found = siege.verdict() if name == "no-cas" else siege.broken
     evidence = f"{len(found)} complaints, the first: {found[0]}" if found else "nothing was noticed"
     return Control(name=_CONTROLS[name], caught=bool(found), evidence=evidence)
 
