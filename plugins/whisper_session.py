@@ -191,7 +191,10 @@ class WhisperSession:
             line.first = None
             return True
         ready = sum(len(job.ready(0)) for job in line.open)
-        return bool(ready) and (lane is Lane.INTERACTIVE or not self._gathering(line, ready))
+        if not ready:
+            line.first = None
+            return False
+        return lane is Lane.INTERACTIVE or not self._gathering(line, ready)
 
     def _gathering(self, line: _Line, ready: int) -> bool:
         """Whether the *ready* windows wait a moment for those of recordings that are just being read.

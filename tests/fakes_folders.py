@@ -17,6 +17,7 @@ from daemon.folders.following import Following
 from daemon.folders.intake import Intake
 from daemon.folders.patrol import Patrol
 from daemon.folders.watcher import Watcher
+from jobs.accepting import SeenFile
 from jobs.errors import JobNotFound
 from jobs.model import Job, NewJob, State
 
@@ -42,7 +43,7 @@ class FakeLedger:
         self.errors: list[Exception] = []
         self._changed = threading.Condition()
 
-    def submit(self, new: NewJob, *, seen: tuple[Path, str, *tuple[str, ...]] | None = None) -> tuple[Job, bool]:
+    def submit(self, new: NewJob, *, seen: SeenFile | None = None) -> tuple[Job, bool]:
         with self._changed:
             if self.errors:
                 raise self.errors.pop(0)

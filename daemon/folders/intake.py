@@ -174,8 +174,8 @@ class Intake:
         outcome = self._hand_in(folder, path, rule, facts, key)
         reach("file.taken")
         self._digests.pop(path, None)
-        # Both keys were written with the job; if that was there before, this place becomes known too.
-        if outcome.job is not None:
+        # Both keys were written with a new job; if it was there before, this place becomes known too.
+        if outcome.verdict is Verdict.KNOWN and outcome.job is not None:
             self._ledger.remember(folder.path, place, outcome.job.id)
         return outcome
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -142,8 +142,9 @@ def test_an_unavailable_ledger_loses_nothing(tmp_path: Path, root: Path) -> None
         assert ledger.inputs == ["a.txt"]
 
 
-def kill_after_the_job(_ledger: Counting) -> None:
-    raise KeyboardInterrupt
+def kill_after_the_job(failpoint: str) -> None:
+    if failpoint == "file.taken":
+        raise KeyboardInterrupt
 
 
 def test_dying_between_job_and_note_does_nothing_twice(
@@ -151,9 +152,8 @@ def test_dying_between_job_and_note_does_nothing_twice(
 ) -> None:
     """The job and the content's key are one transaction: whatever follows may be lost."""
     (root / "a.txt").write_text("a")
-    with session(tmp_path, root) as (bench, ledger):
-        note: Callable[..., None] = lambda *_args: kill_after_the_job(ledger)  # noqa: E731 - a death, not a function
-        monkeypatch.setattr(ledger, "remember", note)
+    with session(tmp_path, root) as (bench, _), monkeypatch.context() as patch:
+        patch.setattr("daemon.folders.intake.reach", kill_after_the_job)
         with pytest.raises(KeyboardInterrupt):
             bench.settle()
     with session(tmp_path, root) as (bench, ledger):

@@ -119,9 +119,10 @@ class StormyStorage(LaneStorage):
 
     def dequeue(self) -> bytes | None:
         """Return a message, losing some and leaving some where they were."""
-        weather = WEATHER[0]
-        while (data := super().dequeue()) is not None and weather.strikes(weather.lost / 2):
+        # The weather is that of the moment in which the message comes: a worker may have waited here since the storm,
+        # and what it lost after it would be no fault of the storm's, but one more.
+        while (data := super().dequeue()) is not None and WEATHER[0].strikes(WEATHER[0].lost / 2):
             pass
-        if data is not None and weather.strikes(weather.doubled):
+        if data is not None and WEATHER[0].strikes(WEATHER[0].doubled):
             super().enqueue(data.replace(b"{", b"{  ", 1), 100)
         return data

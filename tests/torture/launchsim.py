@@ -38,6 +38,8 @@ class Exit:
     by_kill_after_timeout: bool
     #: Living processes of its group that it left behind; they got a SIGTERM.
     leftovers: int
+    #: Whether a SIGTERM of the supervisor's came while the program did not catch it: at its very start, or very end.
+    asked_while_deaf: bool = False
 
 
 class Supervisor:
@@ -66,6 +68,7 @@ class Supervisor:
         self._changed = threading.Condition()  # guards all that follows
         self._loaded = self._suspended = self._overdue = False
         self._pid: int | None = None
+        self._deaf: int | None = None
         self._sockets: dict[str, socket.socket] = {}
         self._thread: threading.Thread | None = None
         self._wake_read, self._wake_write = os.pipe()
@@ -111,8 +114,11 @@ class Supervisor:
     def kill(self, sig: int = signal.SIGKILL) -> None:
         """Send *sig* to the job's process alone, if it lives; what follows is up to the property list."""
         with self._changed:
-            if self._pid is not None:
-                os.kill(self._pid, sig)
+            if self._pid is None:
+                return
+            if sig == signal.SIGTERM and not catches(self._pid, sig):
+                self._deaf = self._pid
+            os.kill(self._pid, sig)
 
     def suspend(self) -> None:
         """Start nothing until `resume`; a job that runs goes on."""
@@ -198,7 +204,13 @@ class Supervisor:
             _, status = os.waitpid(pid, 0)
             code = os.waitstatus_to_exitcode(status)
             ended = Exit(
-                status=code, pid=pid, at=at, lived_s=lived, by_kill_after_timeout=self._overdue, leftovers=len(left)
+                status=code,
+                pid=pid,
+                at=at,
+                lived_s=lived,
+                by_kill_after_timeout=self._overdue,
+                leftovers=len(left),
+                asked_while_deaf=self._deaf == pid,
             )
             self._pid = None
             self.exits.append(ended)
@@ -223,6 +235,16 @@ class Supervisor:
     def _tell(self) -> None:
         os.write(self._wake_write, b"!")
         self._changed.notify_all()
+
+
+def catches(pid: int, sig: int) -> bool:
+    """Tell whether the process *pid* has a handler for *sig*; where there is no ``/proc`` to ask, that it has."""
+    try:
+        lines = Path(f"/proc/{pid}/status").read_text(encoding="ascii", errors="replace").splitlines()
+    except OSError:
+        return True
+    caught = next((int(line.split()[1], 16) for line in lines if line.startswith("SigCgt:")), 0)
+    return bool(caught >> (sig - 1) & 1)
 
 
 def group(leaders: Collection[int]) -> list[int]:

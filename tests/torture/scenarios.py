@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import http.client
+import os
 import random
 import signal
 import sqlite3
@@ -56,6 +57,13 @@ recipe = false
 task = "stub"
 match = ["*.txt"]
 after = "delete"
+[[folders]]
+path = "kept"
+create = true
+settle_seconds = 0.05
+recipe = false
+task = "stub"
+match = ["*.txt"]
 [[schedules]]
 name = "tick"
 every = "1s"
@@ -145,7 +153,7 @@ _LEADS = {
     "file.": "file",
     "input.": "file",
     "ledger.plan": "file",
-    "ledger.remember": "file",
+    "ledger.remember": "kept",
     "notice.": "file",
     "input.explained": "bad",
     "trash.": "gone",
@@ -203,13 +211,14 @@ class Scenes:
         self._stopped = 0.0
         #: The process that was asked last.
         self._asked_to_stop: int | None = None
-        for name in ("in", "gone"):
+        for name in ("in", "gone", "kept"):
             (home.folder / name).mkdir(exist_ok=True)
         #: Failpoint scene -> what does it.
         self._scenes: Mapping[str, Callable[[], object]] = {
             "file": lambda: self._file("in", ".txt"),
             "bad": lambda: self._file("in", ".bad", state="failed"),
             "gone": lambda: self._file("gone", ".txt"),
+            "kept": self._kept,
             "cancel": self._cancel,
             "block": self._block,
             "desk": self._desk,
@@ -249,6 +258,12 @@ class Scenes:
         path.write_bytes(content)
         self._history.file(path, hashlib.sha256(content).hexdigest(), **expect)
         self.files.append(path)
+
+    def _kept(self) -> None:
+        """Put a file where it stays, and give an earlier one a new date: it is known by what is in it."""
+        if earlier := [path for path in self.files if path.parent.name == "kept"]:
+            os.utime(self._chance.choice(earlier))
+        self._file("kept", ".txt")
 
     def _taken(self) -> int:
         found = self._ask("SELECT count(*) FROM jobs WHERE source_kind = 'folder'")
@@ -333,6 +348,7 @@ def _inputs(home: TortureHome, history: list[Mapping[str, Any]]) -> list[str]:
         ".txt in in": home.folder / "in" / "done",
         ".txt in gone": home.folder / ".local" / "share" / "Trash" / "files",
         ".bad in in": home.folder / "in",
+        ".txt in kept": home.folder / "kept",
     }
     found = []
     for line in history:

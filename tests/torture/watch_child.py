@@ -13,6 +13,7 @@ from daemon.config.folders import FolderConfig
 from daemon.folders.file_events import make_observer
 from daemon.folders.intake import Intake
 from daemon.folders.watcher import Watcher
+from jobs.accepting import SeenFile
 from jobs.ledger import Ledger
 from jobs.model import Job, NewJob
 
@@ -25,13 +26,13 @@ class Durable:
         self.seen, self.remember = ledger.seen, ledger.remember
         self.get, self.is_output = ledger.get, ledger.is_output
 
-    def submit(self, new: NewJob, *, seen: tuple[Path, str, *tuple[str, ...]] | None = None) -> tuple[Job, bool]:
+    def submit(self, new: NewJob, *, seen: SeenFile | None = None) -> tuple[Job, bool]:
         """Write the job down together with what the watcher has seen."""
         read = hashlib.sha256(Path(new.params["file"]).read_bytes()).hexdigest()
         noted = {"key": seen[1] if seen else "", "read": read, "at": time.monotonic()}
         return self._add(new.model_copy(update={"params": {**new.params, **noted}}), seen)
 
-    def _add(self, new: NewJob, seen: tuple[Path, str, *tuple[str, ...]] | None) -> tuple[Job, bool]:
+    def _add(self, new: NewJob, seen: SeenFile | None) -> tuple[Job, bool]:
         return self._ledger.add(new, limit=None, seen=seen)
 
 
@@ -44,9 +45,10 @@ class Forgetful(Durable):
         self.seen = lambda folder, key: self._seen.get((folder, key))
         self.remember = lambda folder, key, job_id: self._seen.update({(folder, key): job_id})
 
-    def _add(self, new: NewJob, seen: tuple[Path, str, *tuple[str, ...]] | None) -> tuple[Job, bool]:
+    def _add(self, new: NewJob, seen: SeenFile | None) -> tuple[Job, bool]:
         job, created = self._ledger.add(new, limit=None)
-        self._seen[seen[:2] if seen else (Path(), "")] = job.id
+        folder, *keys = seen or (Path(),)
+        self._seen |= {(folder, key): job.id for key in keys}
         return job, created
 
 

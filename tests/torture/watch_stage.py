@@ -19,6 +19,7 @@ from daemon.folders.finder import Finder
 from daemon.folders.intake import Intake
 from daemon.folders.patrol import Patrol
 from daemon.folders.watcher import Watcher
+from jobs.accepting import SeenFile
 from jobs.ledger import Ledger
 from jobs.model import Job, NewJob
 from torture.event_shapes import LikeFSEvents, Real, Silence
@@ -59,7 +60,7 @@ class Recording:
         self.seen, self.remember = self.ledger.seen, self.ledger.remember
         self.get, self.is_output = self.ledger.get, self.ledger.is_output
 
-    def submit(self, new: NewJob, *, seen: tuple[Path, str, *tuple[str, ...]] | None = None) -> tuple[Job, bool]:
+    def submit(self, new: NewJob, *, seen: SeenFile | None = None) -> tuple[Job, bool]:
         """Write the job down, and look at its input."""
         job, created = self.ledger.add(new, limit=None, seen=seen)
         if created:

@@ -6,6 +6,7 @@ import bisect
 import http.client
 import os
 import random
+import signal
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -18,7 +19,7 @@ from torture.arming import Armed
 from torture.checker import Verdict, check
 from torture.history import History, read
 from torture.home import TortureHome
-from torture.launchsim import Supervisor
+from torture.launchsim import Exit, Supervisor
 from torture.load import Load, ask, wait_ready
 from torture.row import Control, Outcome, Say, Tier, judged, percentile
 
@@ -46,6 +47,8 @@ class Seen:
 
     #: Lives of the daemon that a failpoint ended; in a runner it may have ended the runner's alone.
     deaths: int
+    #: Lives that a stop ended before the program could hear of it.
+    unheard: int
     #: Failpoints that fired.
     hit: set[str]
     verdict: Verdict
@@ -109,6 +112,7 @@ def _outcome(homes: Sequence[Seen], controls: Sequence[Control], share: float) -
             "failpoints": len(NAMES),
             "failpoints_hit": len({name for one in homes for name in one.hit}),
             "daemons_killed": sum(one.deaths for one in homes),
+            "stops_not_heard": sum(one.unheard for one in homes),
             "jobs_cut_off": len(each),
             "cut_off_claimed_p99_s": round(percentile(each, 0.99), 3),
         },
@@ -135,13 +139,23 @@ def attack(
         broken += _ends(launchd)
         recoveries, each = reclaimed(home.executions, [one.at for one in launchd.exits if one.status == -9])
         deaths = sum(one.status == -9 for one in launchd.exits)
+        unheard = sum(map(_unheard, launchd.exits))
     history.close()
     verdict = check(history.path, ledger=home.ledger, executions=home.executions, results=home.results, whole=False)
     lines, stuck = read(history.path), home.query("SELECT count(*) FROM jobs WHERE state = 'running'")[0][0]
     broken += [f"{stuck} jobs are left running by a daemon that is gone."] * bool(stuck)
     broken += [*verdict.sentences, *_strangers(home, lines), *scenarios.strange(home, lines)]
     hit = set(names) - missing
-    return Seen(deaths=deaths, hit=hit, verdict=verdict, recoveries=recoveries, each=each, stuck=stuck, broken=broken)
+    return Seen(
+        deaths=deaths,
+        unheard=unheard,
+        hit=hit,
+        verdict=verdict,
+        recoveries=recoveries,
+        each=each,
+        stuck=stuck,
+        broken=broken,
+    )
 
 
 def reclaimed(executions: Path, deaths: Sequence[float]) -> tuple[list[float], list[float]]:
@@ -178,11 +192,15 @@ def _come_to_rest(home: TortureHome, seconds: float) -> list[str]:
 
 
 def _ends(launchd: Supervisor) -> list[str]:
-    """Every life ended by a failpoint, or by a stop, also one that came before the program could hear of it."""
-    strange = [one.status for one in launchd.exits if one.status not in (-9, -15, 0)]
+    """Every life ended by a failpoint or a stop; by the stop's signal itself only if it could not hear of it yet."""
+    strange = [one.status for one in launchd.exits if one.status not in (-9, 0) and not _unheard(one)]
     found = [f"The daemon ended by itself, with {strange}."] if strange else []
     late = [one for one in launchd.exits if one.by_kill_after_timeout]
     return found + [f"{len(late)} stops took longer than launchd waits."] * bool(late)
+
+
+def _unheard(one: Exit) -> bool:
+    return one.status == -signal.SIGTERM and one.asked_while_deaf
 
 
 def _strangers(home: TortureHome, lines: Sequence[Mapping[str, object]]) -> list[str]:

@@ -15,6 +15,7 @@ from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
 from daemon.models.references import DEMO_MODELS
+from jobs.model import Lane
 from plugins import mlx_process, whisper_net
 from plugins import whisper_windows as windows
 from plugins.whisper import WhisperRuntime
@@ -530,3 +531,36 @@ def _demo_samples():
     if not found:
         pytest.skip("there are no spoken samples")
     return found
+
+
+class Reading:
+    """A recording of which so many windows have been heard."""
+
+    def __init__(self, windows):
+        self.windows = windows
+
+    def ready(self, _wanted):
+        return [None] * self.windows
+
+
+def test_a_lone_window_waits_a_moment_for_those_being_read(scripted):
+    """On a GPU, a quarter of a second from when it was there; a wait that came to nothing is not held against the next.
+
+    Nobody waits in the lane of those who wait for an answer, nor when no other recording is being read.
+    """
+    now = [0.0]
+    session, _ = scripted(clock=lambda: now[0])
+    session._pace = Pace(16, on_cpu=False)
+    line, first, second = session._lines[Lane.NORMAL], Reading(1), Reading(0)
+    line.open.extend([first, second])
+    assert session._can_work(Lane.INTERACTIVE, line)
+    assert not session._can_work(Lane.NORMAL, line)
+    now[0] = 0.3
+    assert session._can_work(Lane.NORMAL, line)
+    first.windows = 0  # cancelled
+    assert not session._can_work(Lane.NORMAL, line)
+    now[0], first.windows = 9.0, 1
+    assert not session._can_work(Lane.NORMAL, line)
+    second.windows = 1
+    assert session._can_work(Lane.NORMAL, line)
+    line.open.clear()

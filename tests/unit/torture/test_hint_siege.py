@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import pickle
 import random
+import threading
 from pathlib import Path
 
 import pytest
+from torture import hint_storm
 from torture.hint_siege import twice
-from torture.hint_storm import Trap, hint, junk
+from torture.hint_storm import StormyStorage, Trap, Weather, hint, junk
 
+from jobs.hints import HintFile
 from jobs.queue import TASK_NAME, HintSerializer
 
 
@@ -40,6 +43,25 @@ def test_junk_names_no_job_that_should_run(tmp_path: Path) -> None:
             continue
         assert (read.name, read.args) != (TASK_NAME, (known,))
     assert serializer._deserialize(hint(known)).args == (known,)
+
+
+def test_a_storm_ends_for_who_waited_in_it_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A worker that began to wait in a storm loses and doubles nothing that comes after it."""
+    monkeypatch.setattr(hint_storm, "WEATHER", [Weather(lost=2.0, doubled=1.0)])
+    storage = StormyStorage("normal", file=HintFile(tmp_path / "queue.sqlite3"))
+    taken: list[bytes | None] = []
+    worker = threading.Thread(target=lambda: taken.extend([storage.dequeue(), storage.dequeue()]))
+    waiting = threading.Event()
+    monkeypatch.setattr(storage, "_heads", lambda heads=storage._heads: (waiting.set(), heads())[1])
+    worker.start()
+    assert waiting.wait(10)
+    hint_storm.WEATHER[0] = hint_storm.CALM
+    storage.enqueue(b"{}")
+    storage.enqueue(b"{1}")
+    worker.join(10)
+    storage.close()
+    worker.join(10)
+    assert taken == [b"{}", b"{1}"]
 
 
 def test_the_trap_snaps(tmp_path: Path) -> None:

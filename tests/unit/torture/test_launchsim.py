@@ -137,6 +137,18 @@ def test_stop_is_a_term(job):
     assert (ended.status, ended.by_kill_after_timeout) == (0, False)
 
 
+@pytest.mark.parametrize(("hears", "deaf"), [("trap 'exit 0' TERM", False), ("", True)])
+def test_a_stop_that_could_not_be_heard_is_told_apart(job, folder, hears, deaf):
+    """A job without a handler ends by the signal itself; whether it had one is looked up as the signal is sent."""
+    if not Path("/proc/self/status").exists():
+        pytest.skip("there is no /proc here")
+    plist = job(f"{hears}\n: > '{folder}/up'\nwhile :; do sleep 0.01; done", RunAtLoad=True)
+    with Supervisor(plist, throttle_s=0) as supervisor:
+        until((folder / "up").exists)
+        ended = supervisor.stop()
+    assert (ended.status, ended.asked_while_deaf) == ((-signal.SIGTERM, True) if deaf else (0, False))
+
+
 def test_a_deaf_job_is_killed_after_its_time(job):
     """Whoever ignores SIGTERM gets SIGKILL after ExitTimeOut, and the exit says so."""
     plist = job("trap '' TERM; touch up; while :; do sleep 0.01; done", RunAtLoad=True, ExitTimeOut=1)

@@ -157,18 +157,31 @@ def test_a_failed_file_is_not_taken_again_after_a_death(desk: Desk, monkeypatch:
     class Killed(BaseException):
         pass
 
-    def killed(*_: object) -> None:
-        raise Killed
+    def killed(failpoint: str) -> None:
+        if failpoint == "file.taken":
+            raise Killed
 
     path = desk.write("a.txt")
     with monkeypatch.context() as patch:
-        patch.setattr(desk.ledger, "remember", killed)
+        patch.setattr("daemon.folders.intake.reach", killed)
         with pytest.raises(Killed):
             desk.file(path)
     desk.ledger.fail(0)
     desk.intake = desk.restarted()
     assert desk.file(path).verdict is Verdict.KNOWN
     assert len(desk.ledger.jobs) == 1
+
+
+def test_a_new_file_is_written_down_once(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its content and its place come with its job; only where the job was there before is the place noted by itself."""
+    noted: list[str] = []
+    monkeypatch.setattr(desk.ledger, "remember", lambda _folder, _key, job_id: noted.append(job_id))
+    path = desk.write("a.txt")
+    desk.file(path)
+    assert not noted
+    os.utime(path, (1, 1))
+    assert desk.file(path).verdict is Verdict.KNOWN
+    assert noted == [desk.ledger.jobs[0].id]
 
 
 def test_a_job_that_was_cleaned_away_still_counts(desk: Desk) -> None:

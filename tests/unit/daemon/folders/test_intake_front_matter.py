@@ -11,6 +11,7 @@ from fakes_folders import FakeLedger
 from daemon.config.folders import FolderConfig, RuleConfig
 from daemon.folders.identity import Facts
 from daemon.folders.intake import Intake, Verdict
+from jobs.accepting import SeenFile
 from jobs.errors import InvalidParams
 from jobs.model import Job, NewJob
 
@@ -22,7 +23,7 @@ def take(tmp_path: Path, text: str, *, task: str = "generate", refuse: Any = Non
     path = tmp_path / "a.txt"
     path.write_text(text)
 
-    def submit(new: NewJob, *, seen: tuple[Path, str, *tuple[str, ...]] | None = None) -> tuple[Job, bool]:
+    def submit(new: NewJob, *, seen: SeenFile | None = None) -> tuple[Job, bool]:
         if refuse is not None and refuse(new.params):
             raise InvalidParams("not right")
         return ledger.submit(new, seen=seen)
