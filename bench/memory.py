@@ -13,8 +13,9 @@ import shutil
 import subprocess
 import tempfile
 import time
+from collections import Counter
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from contest import Contest, paired
@@ -126,6 +127,8 @@ class Vitals:
         process = psutil.Process(house.pid)
         self.memory = (exact(house.pid) or 0) / 1e6
         self.descriptors = process.num_fds()
+        #: What they are, where the system says: the last parts of paths, and kinds such as "socket".
+        self.open = _open_in(house.pid)
         self.threads = process.num_threads()
         self.children = len(process.children(recursive=True))
         shared = Path("/dev/shm")  # noqa: S108 - looked at, not written to
@@ -154,7 +157,21 @@ def cycle_rows(results: Results, options: argparse.Namespace) -> None:
     note = f"{2 * options.cycles} loads and unloads after {2 * FIRST}"
     results.value("memory.left_bytes", last.memory - first.memory, unit="MB", note=note)
     for what in ("descriptors", "threads", "children", "shared"):
-        results.value(f"memory.left_{what}", getattr(last, what) - getattr(first, what), unit="", note=note)
+        more = f"; more: {_told(last.open - first.open)}" if what == "descriptors" and last.open - first.open else ""
+        results.value(f"memory.left_{what}", getattr(last, what) - getattr(first, what), unit="", note=note + more)
+
+
+def _open_in(pid: int) -> Counter[str]:
+    """Return what the process has open, by name; nothing where there is no ``/proc``."""
+    names: Counter[str] = Counter()
+    for one in Path(f"/proc/{pid}/fd").glob("*"):
+        with suppress(OSError):  # closed meanwhile
+            names[one.readlink().name.partition(":")[0]] += 1
+    return names
+
+
+def _told(names: Counter[str]) -> str:
+    return ", ".join(f"{count} {name}" for name, count in sorted(names.items()))
 
 
 def settled(house: House) -> Vitals:

@@ -42,7 +42,7 @@ class Sound:
         self._path = path
         self._file = _open(path, below)
         try:
-            self._container: Any = av.open(self._file, **_lenient(av.__version__))
+            self._container: Any = av.open(self._file, options=_options(self._file), **_lenient(av.__version__))
         except (av.FFmpegError, OSError, ValueError) as error:
             self._file.close()
             raise ValueError(_unreadable(path)) from error
@@ -131,6 +131,21 @@ class Sound:
             self.notes.append(f"The file says {self.duration:.1f} s but ends after {got:.1f} s: it is cut short.")
 
 
+def _options(file: IO[bytes]) -> dict[str, str]:
+    """Return what makes FFmpeg read the WAV in *file* by 64 KiB instead of 2 KiB, {} for what is none.
+
+    Every packet has to get Python's lock back, beside a model that is at work: 30 s of it are 15 packets, not 469. More
+    than one packet to guess the codec from would make opening take 30 ms instead of 1.
+    """
+    head = file.read(12)
+    file.seek(0)
+    return {"max_size": "65536", "max_probe_packets": "1"} if _is_riff_wave(head) else {}
+
+
+def _is_riff_wave(head: bytes) -> bool:
+    return head[:4] == b"RIFF" and head[8:] == b"WAVE"
+
+
 def _lenient(version: str) -> dict[str, Any]:
     """Return what makes PyAV *version* open a file whose title is no UTF-8; from 19 on it does so by itself."""
     return {"metadata_errors": "ignore"} if int(version.partition(".")[0]) < 19 else {}  # noqa: PLR2004 - see above
@@ -156,7 +171,7 @@ def _riff_lacks(path: Path) -> int:
         head, size = file.read(12), file.seek(0, 2)
     announced = int.from_bytes(head[4:8], "little") + 8
     # Programs that write to a pipe cannot know the length and announce the largest there is.
-    if head[:4] != b"RIFF" or head[8:] != b"WAVE" or announced >= _UNKNOWN_LENGTH:
+    if not _is_riff_wave(head) or announced >= _UNKNOWN_LENGTH:
         return 0
     return max(0, announced - size)
 

@@ -1,6 +1,7 @@
 """Decoding: any audio or video in, 16 kHz mono out, clear sentences for what is neither."""
 
 import os
+from contextlib import closing
 
 import numpy as np
 import pytest
@@ -30,6 +31,27 @@ def test_other_rates_and_channels_are_brought_to_one(tmp_path):
     assert len(heard) == pytest.approx(2 * RATE, abs=200)
     loudest = np.argmax(np.abs(np.fft.rfft(heard))) * RATE / len(heard)
     assert loudest == pytest.approx(440, abs=2)
+
+
+@pytest.mark.parametrize("codec", ["pcm_s16le", "pcm_s24le", "pcm_f32le", "pcm_u8", "pcm_alaw", "adpcm_ima_wav"])
+def test_a_wav_is_read_in_large_packets_and_says_the_same(tmp_path, monkeypatch, codec):
+    """Few packets make few fights for Python's lock; of whatever kind, not a sample is another than without that."""
+    path = encode(tmp_path / "a.wav", tone(20.0), codec)
+    large, sound = hear(path)
+    monkeypatch.setattr("plugins.audio._options", lambda _file: {})
+    small, other = hear(path)
+    assert np.array_equal(large, small)
+    assert (sound.duration, sound.notes) == (other.duration, other.notes)
+
+
+def test_a_wav_of_half_a_minute_is_few_packets(tmp_path):
+    """About fifteen, where FFmpeg makes 469 by itself; those of another format are as they are."""
+    files = write_wav(tmp_path / "a.wav", tone(30.0)), encode(tmp_path / "a.flac", tone(30.0), "flac")
+    counts = []
+    for path in files:
+        with closing(Sound(path)) as sound:
+            counts.append(len(list(sound._frames_and_end())))
+    assert counts[0] < 20 < counts[1]
 
 
 def test_a_long_sound_comes_in_pieces(tmp_path):
