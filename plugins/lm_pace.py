@@ -4,14 +4,18 @@ Whoever is being answered waits for the piece between two of his tokens. But eac
 with it: on an H200 an 8B model took 42 ms for 128 tokens and 80 ms for 2,048 (mlx 0.32.4). So a piece takes as long as
 two steps, or as three times that fixed cost if that is longer: smaller ones would only make the whole wait longer.
 
-A measurement may lie: kernels that were built on the way took seconds where the piece takes milliseconds. No size costs
-many times more a token than a smaller one does, so what says that is not believed, and the size is tried again.
+A token costs more the more there are before it, all of which it looks back at: on a CPU 256 tokens behind 1,500 others
+took two and a half times what they take at a prompt's beginning. On a GPU that is hardly seen.
+
+A measurement may lie: kernels that were built on the way took seconds where the piece takes milliseconds. No piece
+costs many times more a token than a smaller one that lies deeper; what says so is not believed, and tried again.
 """
 
 from __future__ import annotations
 
 from collections import defaultdict, deque
-from typing import Final
+from collections.abc import Mapping, Sequence
+from typing import Final, NamedTuple
 
 #: Tokens in the smallest piece, and in the first one, when nothing is known.
 LEAST: Final = 64
@@ -23,10 +27,38 @@ _STEPS: Final = 2.0
 _COSTS: Final = 3.0
 #: Weight of the newest step.
 _NEW: Final = 0.3
-#: Measurements kept of each size. The least of them counts: a first one may have built kernels, another been disturbed.
+#: Measurements kept of each kind. The least of them counts: a first one may have built kernels, another been disturbed.
 _KEPT: Final = 5
-#: A size that costs so many times more a token than a smaller one was measured while kernels were built.
+#: A piece that costs so many times more a token than a smaller, deeper one was measured while kernels were built.
 _INCREDIBLE: Final = 4.0
+#: Weight of what is assumed beside a measurement's: it decides only what was not measured.
+_ASSUMED: Final = 0.05
+
+
+class _Piece(NamedTuple):
+    """A piece that was computed."""
+
+    tokens: int
+    #: Tokens of the prompt before it.
+    behind: int
+    seconds: float
+
+    def belies(self, other: _Piece) -> bool:
+        """Whether *other*, which should be cheaper a token, is many times dearer."""
+        cheaper = other.tokens >= self.tokens and other.behind <= self.behind
+        return cheaper and other.seconds / other.tokens > _INCREDIBLE * self.seconds / self.tokens
+
+
+class _Cost(NamedTuple):
+    """Seconds of a piece: *fixed*, *each* token, and of each token *back* for each one before it."""
+
+    fixed: float
+    each: float
+    back: float
+
+    def of(self, tokens: int, behind: int) -> float:
+        """Return the seconds of so many *tokens* that lie *behind* so many."""
+        return self.fixed + tokens * (self.each + self.back * behind)
 
 
 class Pace:
@@ -35,52 +67,84 @@ class Pace:
     def __init__(self, most: int) -> None:
         self._most = most
         self._step_s: float | None = None
-        #: Tokens -> seconds that pieces took, by powers of two.
-        self._took: defaultdict[int, deque[float]] = defaultdict(lambda: deque(maxlen=_KEPT))
+        #: By their kinds.
+        self._took: defaultdict[tuple[int, int], deque[_Piece]] = defaultdict(lambda: deque(maxlen=_KEPT))
+        #: What follows of these; None if something was measured since.
+        self._known: _Cost | None = None
+        self._believed: Mapping[tuple[int, int], _Piece] = {}
 
     def stepped(self, seconds: float) -> None:
         """Note how long a step took."""
         self._step_s = seconds if self._step_s is None else (1 - _NEW) * self._step_s + _NEW * seconds
 
-    def computed(self, tokens: int, seconds: float) -> None:
-        """Note how long a piece of so many *tokens* took."""
+    def computed(self, tokens: int, seconds: float, *, behind: int = 0) -> None:
+        """Note how long a piece of so many *tokens* took that lay *behind* so many others of its prompt."""
         if tokens >= LEAST:
-            size = 1 << (tokens.bit_length() - 1)
-            # By proportion, so that 500 tokens tell about 256.
-            self._took[size].append(seconds * size / tokens)
+            self._took[_kind(tokens, behind)].append(_Piece(tokens, behind, seconds))
+            self._known = None
 
-    def piece(self, *, others: bool) -> int:
-        """Return the tokens of the next piece; *others* says whether anybody is being answered meanwhile."""
+    def piece(self, *, others: bool, behind: int = 0) -> int:
+        """Return the tokens of the next piece; *others* says whether anybody is being answered meanwhile.
+
+        It lies *behind* so many tokens of its prompt.
+        """
         if not self._took:
             return min(_FIRST, self._most)
-        fixed, each = self._line()
         allowed = _ALONE_S
         if others and self._step_s is not None:
-            allowed = max(_STEPS * self._step_s, _COSTS * fixed)
+            # What is dear for another reason, and passes for fixed, must not hold anybody up for long.
+            allowed = max(_STEPS * self._step_s, min(_COSTS * self._cost().fixed, _ALONE_S))
         size = 1 << (self._most.bit_length() - 1)
-        while size > LEAST and fixed + size * each > allowed:
+        while size > LEAST and self._expected(size, behind) > allowed:
             size //= 2
         return min(size, self._most)
 
     def seconds(self, tokens: int) -> float | None:
-        """Return how long computing so many *tokens* alone will take; None while nothing is known."""
+        """Return how long computing a prompt of so many *tokens* alone will take; None while nothing is known."""
         if not self._took:
             return None
-        fixed, each = self._line()
-        return fixed * -(-tokens // self.piece(others=False)) + each * tokens
+        cost, middle = self._cost(), tokens // 2
+        pieces = -(-tokens // self.piece(others=False, behind=middle))
+        return cost.fixed * (pieces - 1) + cost.of(tokens, middle)
 
-    def _line(self) -> tuple[float, float]:
-        """Return what each piece costs, in seconds, and what each token adds: a straight line through the sizes."""
-        points: list[tuple[int, float]] = []
-        for size, seconds in sorted((size, min(took)) for size, took in self._took.items()):
-            if all(seconds / size <= _INCREDIBLE * other / smaller for smaller, other in points):
-                points.append((size, seconds))
-        if len(points) == 1:
-            # Half and half, until another size was tried.
-            ((size, seconds),) = points
-            return seconds / 2, seconds / 2 / size
-        sizes = sum(size for size, _ in points) / len(points)
-        times = sum(seconds for _, seconds in points) / len(points)
-        spread = sum((size - sizes) ** 2 for size, _ in points)
-        each = max(0.0, sum((size - sizes) * (seconds - times) for size, seconds in points) / spread)
-        return max(0.0, times - each * sizes), each
+    def _expected(self, tokens: int, behind: int) -> float:
+        """Return the seconds of a piece, not less than those of the same kind took."""
+        cost = self._cost().of(tokens, behind)
+        alike = self._believed.get(_kind(tokens, behind))
+        return cost if alike is None else max(cost, alike.seconds * tokens / alike.tokens)
+
+    def _cost(self) -> _Cost:
+        if self._known is None:
+            least = {kind: min(took, key=lambda one: one.seconds / one.tokens) for kind, took in self._took.items()}
+            self._believed = {
+                kind: one for kind, one in least.items() if not any(other.belies(one) for other in least.values())
+            }
+            self._known = _fitted(list(self._believed.values()))
+        return self._known
+
+
+def _kind(tokens: int, behind: int) -> tuple[int, int]:
+    """Return what pieces have in common that are measured together: their powers of two."""
+    return tokens.bit_length(), (behind // LEAST).bit_length()
+
+
+def _fitted(pieces: Sequence[_Piece]) -> _Cost:
+    """Return what makes the relative errors for *pieces* least, by least squares; nothing costs less than nothing.
+
+    What they do not tell is assumed: half of the cheapest one's time is fixed, and looking back costs nothing.
+    """
+    import numpy as np
+
+    cheapest = min(pieces, key=lambda one: one.seconds)
+    scale = np.array([1, cheapest.tokens, cheapest.tokens**2]) / max(cheapest.seconds, 1e-9)
+    told = [np.array([1, one.tokens, one.tokens * one.behind]) / max(one.seconds, 1e-9) for one in pieces]
+    matrix = np.array([*told, *(_ASSUMED * np.diag(scale))])
+    wanted = np.array([1.0] * len(pieces) + [_ASSUMED / 2, _ASSUMED / 2, 0.0])
+    free, found = [0, 1, 2], np.zeros(3)
+    while free:
+        found[:] = 0
+        found[free] = np.linalg.lstsq(matrix[:, free], wanted, rcond=None)[0]
+        if (found >= 0).all():
+            break
+        free.remove(int(found.argmin()))
+    return _Cost(*(float(each) for each in found))

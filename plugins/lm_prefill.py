@@ -151,19 +151,20 @@ class Prefill:
         """Compute one piece and return the prompts it belonged to; *others* says whether somebody waits meanwhile."""
         if not self.unready:
             return []
-        size, began = self._pace.piece(others=others), self._clock()
+        behind, began = self._unexpecting()[0].done, self._clock()
+        size = self._pace.piece(others=others, behind=behind)
         chosen = self._chosen(size)
         if chosen[0].loading is not None:
             self._read(chosen[0], chosen[0].loading, _READ if others else _READ_ALONE)
             return chosen
-        before = sum(prompt.left for prompt in chosen)
+        behind, before = chosen[0].done, sum(prompt.left for prompt in chosen)
         if len(chosen) == 1:
             self._piece(chosen[0], size)
             # Behind the others, so that a short prompt never waits for a long one to end.
             self.prompts.append(self.prompts.pop(self.prompts.index(chosen[0])))
         else:
             compute_together(self._model, chosen, even=self._even)
-        self._pace.computed(before - sum(prompt.left for prompt in chosen), self._clock() - began)
+        self._pace.computed(before - sum(prompt.left for prompt in chosen), self._clock() - began, behind=behind)
         return chosen
 
     def ready(self) -> list[Prompt]:

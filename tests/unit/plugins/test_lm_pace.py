@@ -77,3 +77,61 @@ def test_new_measurements_move_the_old_ones():
         pace.computed(1024, 0.1)
     pace.computed(1, 10.0)
     assert pace.piece(others=False) == 2048
+
+
+def _machine(fixed: float, each: float, back: float):
+    """Return what a piece takes on a machine where looking back costs something."""
+    return lambda size, behind: fixed + size * (each + back * behind)
+
+
+def _through(pace: Pace, takes, length: int) -> list[float]:
+    """Compute a prompt of *length* beside others; return what each piece took."""
+    done, times = 0, []
+    while done < length:
+        size = min(pace.piece(others=True, behind=done), length - done)
+        times.append(takes(size, done))
+        pace.computed(size, times[-1], behind=done)
+        done += size
+    return times
+
+
+def test_pieces_get_smaller_the_deeper_they_lie():
+    """As measured on a CPU: 0.17 s for 256 tokens at the beginning, 0.44 s behind 1,500; none takes much longer."""
+    pace, takes = Pace(2048), _machine(0.03, 0.00055, 7e-7)
+    pace.stepped(0.1)
+    _through(pace, takes, 2000)
+    times = _through(pace, takes, 3000)
+    assert max(times[:-1]) <= 2.0 * sorted(times)[len(times) // 2]
+    assert pace.piece(others=True, behind=0) > pace.piece(others=True, behind=3000)
+
+
+def test_nobody_is_held_up_for_long_by_what_passes_for_a_fixed_cost():
+    """A prompt of 8,000 tokens where looking back is dear: no piece takes much longer than a quarter of a second.
+
+    But for the first ones, before anything is known, and the smallest ones there are.
+    """
+    pace, takes = Pace(2048), _machine(0.03, 0.00055, 7e-7)
+    pace.stepped(0.02)
+    _through(pace, takes, 8000)
+    assert max(_through(pace, takes, 8000)) <= max(2 * 0.25, takes(64, 8000))
+
+
+def test_where_looking_back_costs_nothing_depth_changes_nothing():
+    """As on a GPU; also when the first pieces took seconds because kernels were built."""
+    pace, takes = Pace(2048), _machine(0.04, 0.00002, 0.0)
+    pace.stepped(0.0066)
+    pace.computed(508, 3.0)
+    pace.computed(508, 7.0, behind=508)
+    pace.computed(508, 0.05, behind=1016)
+    _through(pace, takes, 8000)
+    assert pace.piece(others=True, behind=8000) == pace.piece(others=True) == 2048
+
+
+def test_a_prompts_cost_counts_what_it_looks_back_at():
+    """Ten thousand tokens take more than ten times what a thousand take."""
+    pace, takes = Pace(2048), _machine(0.03, 0.00055, 7e-7)
+    _through(pace, takes, 3000)
+    short, long = pace.seconds(1000), pace.seconds(10_000)
+    assert short is not None
+    assert long is not None
+    assert 12 * short < long
