@@ -21,9 +21,10 @@ from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Final, NamedTuple
 
+from daemon.folders.carrying import carry, finished
 from jobs.errors import OutputError
 from jobs.failpoints import reach
-from jobs.files import Files, make_folder, open_parent, open_target
+from jobs.files import make_folder
 from jobs.inputs import move_file
 from jobs.names import numbered
 
@@ -142,6 +143,8 @@ class Trash:
         for number in range(1, _MOST):
             name = numbered(path.name, number, longest=255 - len(".trashinfo"))
             note = info / f"{name}.trashinfo"
+            if finished(path, files / name, root):
+                return files / name
             try:
                 with note.open("x") as file:
                     file.write(text)
@@ -166,48 +169,12 @@ class Trash:
         return _into(parcel, folder)
 
 
-def carry(path: Path, target: Path, *, root: Path | None = None) -> bool:
-    """Move as `jobs.inputs.move_file` does, also from one disk to another."""
-    try:
-        return move_file(path, target, root=root)
-    except OSError as error:
-        if error.errno != errno.EXDEV:
-            raise
-    if os.path.lexists(target):
-        return False
-    temporary = target.with_name(f".{os.urandom(8).hex()}.mlxd-tmp")
-    folder, there = open_parent(path, root), open_target(target, root)
-    try:
-        _copy(path.name, folder, temporary.name, there)
-        if not move_file(temporary, target, root=root):
-            return False
-        os.unlink(path.name, dir_fd=folder)
-    finally:
-        Files().remove(temporary.name, folder=there)
-        os.close(there)
-        os.close(folder)
-    return True
-
-
-def _copy(name: str, folder: int, temporary: str, there: int) -> None:
-    """Copy the file *name* of *folder* to *there* with its times and mode, durably; a link as a link."""
-    status = os.stat(name, dir_fd=folder, follow_symlinks=False)
-    if stat.S_ISLNK(status.st_mode):
-        os.symlink(os.readlink(name, dir_fd=folder), temporary, dir_fd=there)
-        return
-    file = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=folder)
-    with os.fdopen(file, "rb") as source, os.fdopen(Files().create(temporary, folder=there), "wb") as copied:
-        shutil.copyfileobj(source, copied)
-        copied.flush()
-        os.fchmod(copied.fileno(), stat.S_IMODE(status.st_mode))
-        os.utime(copied.fileno(), ns=(status.st_atime_ns, status.st_mtime_ns))
-        Files().sync(copied.fileno())
-
-
 def _into(parcel: _Parcel, folder: Path) -> Path:
     path, plan, root = parcel
     for number in range(1, _MOST):
         target = folder / numbered(path.name, number)
+        if finished(path, target, root):
+            return target
         if not os.path.lexists(target):
             plan(target)
             if carry(path, target, root=root):

@@ -10,8 +10,9 @@ from typing import Any
 
 import pytest
 
+from daemon.folders import carrying
 from daemon.folders import trash as trashing
-from daemon.folders.trash import KEPT_DAYS, Trash, carry
+from daemon.folders.trash import KEPT_DAYS, Trash
 from jobs.errors import OutputError
 
 NOW = datetime(2026, 3, 1, 12, 30, 5)  # noqa: DTZ001 - the specification wants local time
@@ -133,25 +134,6 @@ def test_our_own_is_emptied_after_a_month(tmp_path: Path) -> None:
     assert sorted(path.name for path in (tmp_path / "own").iterdir()) == [f"{young:%Y-%m-%d}", "a friend's"]
 
 
-def test_from_disk_to_disk_a_file_is_copied_whole(tmp_path: Path, memo: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """With its times, synced, never over another file; no half copy stays."""
-    os.utime(memo, ns=(5, 7))
-    real = trashing.move_file
-
-    def other_disk(path: Path, target: Path, root: Path | None = None) -> bool:
-        if path == memo:
-            raise OSError(errno.EXDEV, "another disk")
-        return real(path, target, root=root)
-
-    monkeypatch.setattr(trashing, "move_file", other_disk)
-    target = tmp_path / "there.wav"
-    assert carry(memo, target)
-    assert (target.read_bytes(), target.stat().st_mtime_ns, memo.exists()) == (b"audio", 7, False)
-    memo.write_bytes(b"x")
-    assert not carry(memo, target)
-    assert below(tmp_path) == ["in/a b%ü.wav", "there.wav"]
-
-
 @pytest.mark.parametrize("other_disk", [False, True])
 def test_nothing_comes_back_through_a_link(
     tmp_path: Path, memo: Path, monkeypatch: pytest.MonkeyPatch, other_disk: bool
@@ -162,7 +144,7 @@ def test_nothing_comes_back_through_a_link(
         def another(_path: Path, _target: Path, root: Path | None = None) -> bool:
             raise OSError(errno.EXDEV, "another disk", str(root))
 
-        monkeypatch.setattr(trashing, "move_file", another)
+        monkeypatch.setattr(carrying, "move_file", another)
     outside = tmp_path / "outside"
     outside.mkdir()
     root = tmp_path / "root"
@@ -172,3 +154,20 @@ def test_nothing_comes_back_through_a_link(
         Trash(tmp_path / "own", system=False).restore(memo, root / "folder" / "a.wav", root=root)
     assert memo.exists()
     assert list(outside.iterdir()) == []
+
+
+@pytest.mark.parametrize("place", ["freedesktop", "mac", "own"])
+def test_what_died_behind_the_link_is_in_the_trash_once(tmp_path: Path, memo: Path, place: str) -> None:
+    """The new name is there and the old one still is: the next try takes that away and makes no second file."""
+    folder = {"freedesktop": tmp_path / "data" / "Trash" / "files", "mac": tmp_path / "home" / ".Trash"}.get(
+        place, tmp_path / "own" / f"{NOW:%Y-%m-%d}"
+    )
+    folder.mkdir(parents=True)
+    (folder / memo.name).hardlink_to(memo)
+    if place == "freedesktop":
+        (folder.parent / "info").mkdir()
+        (folder.parent / "info" / f"{memo.name}.trashinfo").write_text("[Trash Info]")
+    options = {"own": {"system": False}, "mac": {"platform": "darwin"}}.get(place, {})
+    assert trash(tmp_path, **options).put(memo) == folder / memo.name
+    assert not memo.exists()
+    assert [path.name for path in folder.iterdir()] == [memo.name]
