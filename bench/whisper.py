@@ -27,6 +27,8 @@ from whisper_model import SIZES, save_whisper
 
 #: Seconds of a file of one window.
 SHORT_S = 29.5
+#: Seconds that one job may take.
+_PATIENCE_S = 600.0
 #: How a person without ffmpeg would call mlx_whisper for one file; the command itself needs that program.
 _WITHOUT_FFMPEG = """
 import sys, wave
@@ -103,6 +105,8 @@ class Transcription:
             long = [record(self._folder / "long.wav", self._options.long, 99)]
             note = f"{self._options.long:.0f} s with pauses"
             self._pair("long", partial(arms.ours, long), partial(arms.theirs, long), self._options.long, few, note=note)
+        if self._results.wants("transcription.daemon"):
+            self._daemon(self._options.rounds)
         if self._results.wants("transcription.loop"):
             self._loop(few)
 
@@ -132,6 +136,32 @@ class Transcription:
             pace = partial(_pace, seconds=seconds)
             result = duel(partial(pace, ours), partial(pace, theirs), rounds=rounds, warm=self._options.warm)
             self._results.duel(f"transcription.{name}", result, unit="x", note=note)
+
+    def _daemon(self, rounds: int) -> None:
+        """One file as a job, from its submission over the socket to the news of its end, and the library here."""
+        from house import running
+
+        from daemon.cli.client import Client
+        from jobs.model import NewJob
+
+        file = self._short[0]
+        (expected,) = self._arms.theirs([file])
+        with running(f'[models]\nrandom = "{self._model}"', blas=self._options.blas) as house:
+            client = Client(house.socket)
+            client.load("random", runtime="whisper")
+            # Never the recorded result of the same work.
+            params = {"file": str(file), "model": "random", "language": "en"}
+            new = NewJob(task="transcribe", params=params, reuse=False)
+
+            def ours() -> None:
+                job = client.wait(client.submit_job(new)[0].id, timeout=_PATIENCE_S)
+                if (job.result or {}).get("text", "").strip() != expected:
+                    raise SystemExit(f"The job is {job.state} and says something else: {job.error or job.result}")
+
+            pace = partial(_pace, seconds=SHORT_S)
+            theirs = partial(self._arms.theirs, [file])
+            result = duel(partial(pace, ours), partial(pace, theirs), rounds=rounds, warm=self._options.warm)
+        self._results.duel("transcription.daemon", result, unit="x", note=f"{SHORT_S:g} s, with its result on disk")
 
     def _loop(self, rounds: int) -> None:
         """Files through a warm daemon, and mlx_whisper started for each."""
