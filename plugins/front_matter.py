@@ -16,6 +16,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Final, NamedTuple
 
+from jobs import toml
 from jobs.errors import InvalidInput
 
 #: What front matter may set, and the types it may have.
@@ -98,7 +99,7 @@ def _parse(block: str) -> dict[str, Any]:
     first = next((line for line in block.splitlines() if line.strip() and not line.lstrip().startswith("#")), "")
     if re.match(r"[ \t]*(\[|[A-Za-z0-9_.\"'-]+[ \t]*=)", first):
         try:
-            return tomllib.loads(block.replace("\r\n", "\n").replace("\r", "\n"))
+            return toml.parse(block.replace("\r\n", "\n").replace("\r", "\n"))
         except tomllib.TOMLDecodeError as error:
             raise InvalidInput(f"The front matter is not valid TOML: {error}.") from None
     found: dict[str, Any] = {}

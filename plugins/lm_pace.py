@@ -20,6 +20,8 @@ from typing import Final, NamedTuple
 #: Tokens in the smallest piece, and in the first one, when nothing is known.
 LEAST: Final = 64
 _FIRST: Final = 512
+#: The same while somebody is being answered.
+_FIRST_BESIDE: Final = 256
 #: Seconds a piece may take while nobody is being answered: how long a cancellation waits.
 _ALONE_S: Final = 0.25
 #: Steps, and fixed costs, that a piece may take while somebody is.
@@ -89,7 +91,7 @@ class Pace:
         It lies *behind* so many tokens of its prompt.
         """
         if not self._took:
-            return min(_FIRST, self._most)
+            return min(_FIRST_BESIDE if others else _FIRST, self._most)
         allowed = _ALONE_S
         if others and self._step_s is not None:
             # What is dear for another reason, and passes for fixed, must not hold anybody up for long.

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from daemon.cli.console import absolute
+from jobs import toml
 from jobs.errors import InvalidInput, InvalidParams
 
 #: Tasks whose input is a recording.
@@ -185,9 +186,7 @@ def _steps(name: str) -> Any:
     text = _read(name)
     try:
         if name.endswith(".toml"):
-            import tomllib
-
-            value: Any = tomllib.loads(text)
+            value: Any = toml.parse(text)
         else:
             value = json.loads(text)
     except ValueError as error:

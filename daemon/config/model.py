@@ -31,6 +31,7 @@ from daemon.config.schedules import ScheduleConfig
 from daemon.config.shortcuts import ShortcutConfig
 from daemon.config.units import Budget, KeepAlive, Percentage, Seconds, Size, budget_bytes, keep_alive, physical_memory
 from daemon.paths import Home
+from jobs import toml
 from jobs.errors import ConfigError
 from jobs.model import Frozen, Lane
 
@@ -298,7 +299,7 @@ def read(path: Path) -> dict[str, Any]:
 
     """
     try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
+        return toml.parse(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         return {}
     except UnicodeDecodeError as error:

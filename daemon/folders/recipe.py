@@ -20,6 +20,7 @@ from daemon.config.folders import RECIPE, RuleConfig, Subfolders, one_rule
 from daemon.folders.identity import Facts, FileChanged, is_regular, open_still
 from daemon.folders.patterns import inside
 from daemon.folders.rules import Placed
+from jobs import toml
 from jobs.errors import ConfigError
 from jobs.model import Frozen
 
@@ -172,7 +173,7 @@ def folder_recipe(folder: Path) -> OwnRecipe | None:
 def _parse(path: Path, facts: Facts) -> dict[str, Any]:
     try:
         with os.fdopen(open_still(path, facts), "rb") as file:
-            return tomllib.load(file)
+            return toml.parse(file.read().decode("utf-8"))
     except tomllib.TOMLDecodeError as error:
         raise ConfigError(f"{path}: not valid TOML: {error}", file=str(path)) from None
     except UnicodeDecodeError as error:

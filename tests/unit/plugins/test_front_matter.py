@@ -63,6 +63,7 @@ def test_what_is_not_ours_stays_in_the_text(text: str) -> None:
         ("temperature: true", "has to be a whole number or a number"),
         ("json_schema: /etc/passwd", "has to be a table"),
         ("model = ", "not valid TOML"),
+        ("model = " + 2000 * "[", "not valid TOML: brackets are nested too deeply"),
         ("temperature: NaN", "has to be"),
         ("json_schema = { a = 2020-01-01 }", "no word for"),
         ("temperature = inf", "no word for"),

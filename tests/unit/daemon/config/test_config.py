@@ -338,6 +338,7 @@ def test_a_recipe_may_not_write_elsewhere(tmp_path: Path, output: str) -> None:
         ("", "rules: wanted a value"),
         ("rules = []", "rules: got"),
         ("task = ", "not valid TOML"),
+        ("task = " + 2000 * "[", "not valid TOML: brackets are nested too deeply"),
         ("x" * 70_000, "too large"),
     ],
 )
