@@ -50,8 +50,8 @@ torture: $(ENV) system-deps ## attack every promise; each attack has a control t
 	@echo "==> Torturing mlxd, every fault a few times. One row alone: make torture ARGS='--rows kill'"
 	$(TESTING) PYTHONPATH=tests $(BIN)/python -m torture --tier short --jobs 2 $(ARGS)
 
-torture-long: $(ENV) system-deps ## the same with the numbers that the promises are stated by (about an hour)
-	@echo "==> Torturing mlxd for about an hour. Close what else is busy: the times are part of the promises."
+torture-long: $(ENV) system-deps ## the same with the numbers that the promises are stated by (about two hours)
+	@echo "==> Torturing mlxd for about two hours. Close what else is busy: the times are part of the promises."
 	$(TESTING) PYTHONPATH=tests $(BIN)/python -m torture --tier long --jobs 2 $(ARGS)
 
 check: $(ENV) ## lint, format, types, and the direction of the imports

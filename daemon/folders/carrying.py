@@ -56,30 +56,29 @@ def finished(path: Path, target: Path, root: Path | None) -> bool:
 
     Below *root* no link is followed to it.
     """
-    if not _arrived(path, target):
+    if not os.path.lexists(target):
         return False
     folder = open_parent(path, root)
     try:
+        if not _arrived(path.name, folder, target):
+            return False
         Files().remove(path.name, folder=folder)
+        return True
     finally:
         os.close(folder)
-    return True
 
 
-def _arrived(path: Path, target: Path) -> bool:
-    """Tell whether *target* is the file *path*, or on another disk a whole copy of it."""
-    try:
-        there = os.lstat(target)
-    except FileNotFoundError:
-        return False
-    here = os.lstat(path)
+def _arrived(name: str, folder: int, target: Path) -> bool:
+    """Tell whether *target* is the file *name* of *folder*, or on another disk a whole copy of it."""
+    here, there = os.stat(name, dir_fd=folder, follow_symlinks=False), os.lstat(target)
     if os.path.samestat(here, there):
         return True
     alike = (here.st_size, here.st_mtime_ns) == (there.st_size, there.st_mtime_ns)
     plain = stat.S_ISREG(here.st_mode) and stat.S_ISREG(there.st_mode)
-    return here.st_dev != there.st_dev and plain and alike and _digest(path) == _digest(target)
+    return here.st_dev != there.st_dev and plain and alike and _digest(name, folder) == _digest(os.fspath(target))
 
 
-def _digest(path: Path) -> bytes:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "blake2b").digest()
+def _digest(name: str, folder: int | None = None) -> bytes:
+    file = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=folder)
+    with os.fdopen(file, "rb") as opened:
+        return hashlib.file_digest(opened, "blake2b").digest()
