@@ -26,7 +26,7 @@ def memo(tmp_path: Path) -> Path:
 @pytest.fixture
 def elsewhere(tmp_path: Path) -> Iterator[Path]:
     """A folder on another disk."""
-    places = [Path(name) for name in ("/dev/shm", "/var/tmp", "/tmp", Path.cwd())]  # noqa: S108 - looked for a disk
+    places = [Path(name) for name in ("/dev/shm", "/var/tmp", "/tmp", Path.cwd())]
     other = next((one for one in places if one.is_dir() and one.stat().st_dev != tmp_path.stat().st_dev), None)
     if other is None:
         pytest.skip("NOT TESTED: there is no second disk here")
