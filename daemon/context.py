@@ -178,9 +178,11 @@ class RunContext:
         now = self._world.monotonic()
         with self._pace_lock:
             # The last unit and a new message are always told: they are what the person is waiting for.
-            news = progress.message != self._pace.message or (progress.total and progress.done >= progress.total)
-            publish = bool(news) or now - self._pace.published >= PUBLISH_EVERY
-            write = now - self._pace.ledger >= LEDGER_EVERY
+            last = bool(progress.total) and progress.done >= (progress.total or 0)
+            news = progress.message != self._pace.message or last
+            publish = news or now - self._pace.published >= PUBLISH_EVERY
+            # Otherwise a job that has ended would say for ever that it came to 377 of 400.
+            write = last or now - self._pace.ledger >= LEDGER_EVERY
             self._pace.message = progress.message
             if publish:
                 self._pace.published = now

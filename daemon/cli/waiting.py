@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 import time
+from collections.abc import Mapping
 from typing import Any, Final, Self
 
 from daemon.cli.console import Exit, complain, exit_for_job, note, write, write_json
@@ -14,6 +15,8 @@ from jobs.errors import DaemonUnreachable
 _SETTLED: Final = frozenset({"succeeded", "failed", "cancelled", "blocked", "quarantined"})
 #: Seconds that one request waits, when there are no events to wait with.
 _PIECE: Final = 60.0
+#: Lines about outputs, at most: a folder may have thousands.
+_MOST_PATHS: Final = 12
 
 
 def finish(
@@ -71,8 +74,8 @@ def report(job: dict[str, Any], *, printed: str = "") -> None:
             write(call)
         for remark in remarks(job.get("result") or {}):
             note(f"note: {remark}")
-        for output in job["outputs"]:
-            note(f"wrote {output['path']}")
+        for line in _wrote(job):
+            note(line)
         if sys.stderr.isatty() and (told := pace(job.get("result") or {})):
             note(told)
         return
@@ -82,6 +85,15 @@ def report(job: dict[str, Any], *, printed: str = "") -> None:
     waiting = f"Waiting: {job['waiting']}." if job.get("waiting") else "It has not ended yet."
     sentence = error.get("message") or {"cancelled": "It was cancelled."}.get(job["state"], waiting)
     complain(f"job {job['id']} is {job['state']}: {sentence}")
+
+
+def _wrote(job: Mapping[str, Any]) -> list[str]:
+    """Return a line for each output; of very many the first ones and the last, which is a batch's manifest."""
+    paths = [output["path"] for output in job["outputs"]]
+    if len(paths) <= _MOST_PATHS:
+        return [f"wrote {path}" for path in paths]
+    first, left = paths[: _MOST_PATHS - 2], len(paths) - _MOST_PATHS + 1
+    return [*(f"wrote {path}" for path in first), f"... {left} more: mlxd show {job['id']}", f"wrote {paths[-1]}"]
 
 
 def calls(result: dict[str, Any]) -> list[str]:

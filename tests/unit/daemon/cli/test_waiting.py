@@ -82,3 +82,14 @@ def test_the_pace_is_for_people(monkeypatch):
     assert err.getvalue() == "9 tokens, 120 tokens/s\n"
     assert pace({"realtime_factor": 7.96}) == "8.0x real time"
     assert pace({}) == ""
+
+
+def test_of_many_outputs_some_are_named(capsys):
+    """The first ones and the last, and where the others are told; of a few all are."""
+    for count in (12, 400):
+        outputs = [{"path": f"/out/{number}.txt"} for number in range(count)]
+        report({"id": "j", "state": "succeeded", "result": {}, "outputs": outputs})
+        lines = capsys.readouterr().err.splitlines()
+        assert len(lines) == 12
+        assert lines[-1] == f"wrote /out/{count - 1}.txt"
+        assert (f"... {count - 11} more: mlxd show j" in lines) == (count > 12)
