@@ -87,7 +87,7 @@ TARGETS = [
     Target("serving.first", "warm time to first token / cold command line", at_most=1 / 25, gpu=1 / 100),
     Target("serving.command", "the warm command `mlxd submit --follow` / cold command line"),
     Target("transcription.daemon", "one file through the daemon / in-process `transcribe`", at_least=0.98),
-    Target("transcription.file", "one file in one process / in-process `transcribe`"),
+    Target("transcription.file", "one file in one process / in-process `transcribe`", at_least=0.98),
     Target("transcription.windows", "16 windows at once / one at a time", at_least=4, only_gpu=True),
     Target("transcription.long", "one long file, cut in its pauses / in-process `transcribe`"),
     Target("transcription.loop", "files through the daemon / the `mlx_whisper` command in a loop"),

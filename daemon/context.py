@@ -178,7 +178,7 @@ class RunContext:
         now = self._world.monotonic()
         with self._pace_lock:
             # The last unit and a new message are always told: they are what the person is waiting for.
-            last = bool(progress.total) and progress.done >= (progress.total or 0)
+            last = progress.total is not None and 0 < progress.total <= progress.done
             news = progress.message != self._pace.message or last
             publish = news or now - self._pace.published >= PUBLISH_EVERY
             # Otherwise a job that has ended would say for ever that it came to 377 of 400.

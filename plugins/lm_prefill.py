@@ -151,9 +151,8 @@ class Prefill:
         """Compute one piece and return the prompts it belonged to; *others* says whether somebody waits meanwhile."""
         if not self.unready:
             return []
-        behind, began = self._unexpecting()[0].done, self._clock()
-        size = self._pace.piece(others=others, behind=behind)
-        chosen = self._chosen(size)
+        began = self._clock()
+        chosen, size = self._chosen(others=others)
         if chosen[0].loading is not None:
             self._read(chosen[0], chosen[0].loading, _READ if others else _READ_ALONE)
             return chosen
@@ -173,28 +172,27 @@ class Prefill:
         self.prompts = [prompt for prompt in self.prompts if not prompt.ready]
         return done
 
-    def _chosen(self, size: int) -> list[Prompt]:
-        """Return what is computed now: the first prompt alone, or short ones whose lengths fit each other."""
-        first, *others = self._unexpecting()
-        if (
-            self._looked_up(first).loading
-            or self._alone
-            or first.crossing
-            or first.boundary > first.done
-            or first.left > size
-        ):
-            return [first]
+    def _chosen(self, *, others: bool) -> tuple[list[Prompt], int]:
+        """Return what is computed now, and how many tokens of it.
+
+        That is the first prompt alone, or short ones whose lengths fit each other.
+        """
+        first, *rest = self._unexpecting()
+        self._looked_up(first)
+        size = self._pace.piece(others=others, behind=first.done)
+        if first.loading or self._alone or first.crossing or first.boundary > first.done or first.left > size:
+            return [first], size
         together, longest = [first], first.left
         # Where a beginning is shared nothing of it is copied.
         most = TOGETHER if first.cache and lm_caches.source(first.cache) is None else _TOGETHER_SHARED
-        for prompt in map(self._looked_up, others[: 4 * TOGETHER]):
+        for prompt in map(self._looked_up, rest[: 4 * TOGETHER]):
             padded = max(longest, prompt.left) * (len(together) + 1)
             free = prompt.loading is None and prompt.boundary <= prompt.done and not prompt.crossing
             alike = lm_caches.source(prompt.cache) is lm_caches.source(first.cache)
             if free and alike and padded <= size and len(together) < most:
                 together.append(prompt)
                 longest = max(longest, prompt.left)
-        return together
+        return together, size
 
     def _unexpecting(self) -> list[Prompt]:
         """Return the prompts, but for those whose beginning another one is just making: they wait for it."""

@@ -16,14 +16,6 @@ from daemon.folders.carrying import carry, finished
 
 
 @pytest.fixture
-def memo(tmp_path: Path) -> Path:
-    path = tmp_path / "in" / "a b%ü.wav"
-    path.parent.mkdir()
-    path.write_bytes(b"audio")
-    return path
-
-
-@pytest.fixture
 def elsewhere(tmp_path: Path) -> Iterator[Path]:
     """A folder on another disk."""
     places = [Path(name) for name in ("/dev/shm", "/var/tmp", "/tmp", Path.cwd())]

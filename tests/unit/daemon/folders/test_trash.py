@@ -18,14 +18,6 @@ from jobs.errors import OutputError
 NOW = datetime(2026, 3, 1, 12, 30, 5)  # noqa: DTZ001 - the specification wants local time
 
 
-@pytest.fixture
-def memo(tmp_path: Path) -> Path:
-    path = tmp_path / "in" / "a b%ü.wav"
-    path.parent.mkdir()
-    path.write_bytes(b"audio")
-    return path
-
-
 def trash(tmp_path: Path, **options: Any) -> Trash:
     environ = {"HOME": str(tmp_path / "home"), "XDG_DATA_HOME": str(tmp_path / "data")}
     given: dict[str, Any] = {"environ": environ, "platform": "linux", "clock": lambda: NOW, **options}
