@@ -116,6 +116,14 @@ def test_nobody_is_held_up_for_long_by_what_passes_for_a_fixed_cost():
     assert max(_through(pace, takes, 8000)) <= max(2 * 0.25, takes(64, 8000))
 
 
+def test_what_is_truly_fixed_holds_nobody_up_for_longer_than_a_quarter_of_a_second():
+    """Three times 0.15 s would be nearly half a second between two words of others: then a smaller piece it is."""
+    pace, takes = Pace(2048), _machine(0.15, 0.0002, 0.0)
+    pace.stepped(0.02)
+    _through(pace, takes, 4000)
+    assert max(_through(pace, takes, 4000)) <= 0.25
+
+
 def test_where_looking_back_costs_nothing_depth_changes_nothing():
     """As on a GPU; also when the first pieces took seconds because kernels were built."""
     pace, takes = Pace(2048), _machine(0.04, 0.00002, 0.0)

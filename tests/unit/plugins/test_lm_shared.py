@@ -249,3 +249,34 @@ def test_a_lone_prompt_has_a_plain_cache_of_its_own(model):
         (ready,) = prefill.ready()
         kinds.append((type(ready.cache[0]).__name__, ready.found, len(asked)))
     assert kinds == [("KVCache", 0, 0), ("TiedKVCache", len(BEGINNING), 1)]
+
+
+class Watched(Pace):
+    """Hears behind how many tokens each piece lies, when it is chosen and when it has been computed."""
+
+    def __init__(self):
+        super().__init__(64)
+        self.asked, self.told = [], []
+
+    def piece(self, *, others, behind=0):
+        self.asked.append(behind)
+        return super().piece(others=others, behind=behind)
+
+    def computed(self, tokens, seconds, *, behind=0):
+        self.told.append(behind)
+        super().computed(tokens, seconds, behind=behind)
+
+
+def test_the_pace_hears_how_deep_a_piece_lies(model):
+    """As it is chosen and as it is computed; what was found of a prompt lies before its first piece."""
+    pace, prefixes = Watched(), Prefixes(10**8)
+    prefill = Prefill(model, prefixes=prefixes, pace=pace)
+    tokens = [random.Random(at).randrange(5, 280) for at in range(201)]
+    for number, prompt in enumerate((tokens, [*tokens, *tokens])):
+        prefixes.see(prompt)
+        prefill.add(Prompt(number, prompt))
+        while prefill.unready:
+            prefill.advance(others=False)
+        prefill.ready()
+    assert pace.asked == pace.told
+    assert pace.told[:5] == [0, 64, 128, 192, 200]
