@@ -14,16 +14,19 @@ from pathlib import Path
 from typing import Any, Self
 
 from torture.checker import Verdict, check
+from torture.demo_jobs import prompt_order, spoken_order, sprinkled
 from torture.history import History, read
 from torture.home import OPEN, TortureHome
 from torture.inject import Disk, Fault, Strace, limit_files, mounts_work, until
-from torture.load import Load, Order, Refused, ask, submit_one, wait_ready
+from torture.load import Load, Order, Refused, ask, mixed, submit_one, wait_ready
 
 #: Seconds within which everything has to go on by itself once the disk is well.
 BY_ITSELF_S = 30.0
 #: Seconds of patience with a daemon that is not to blame: a slow machine.
 _PATIENCE_S = 60.0
 _DISK_BYTES = 32 << 20
+#: The usual mix, a share of it for the demo models.
+_MIX = sprinkled(mixed, 0.1)
 #: What a refusal has to say: what to do, or that nothing need be done.
 _ADVICE = re.compile("Free some space|Check the|Close that|Try again|Put it back")
 _WAITING = (*OPEN, "blocked")
@@ -64,7 +67,7 @@ class Siege:
             self.history = History(self.folder / "history.jsonl")
             self.supervisor = stack.enter_context(self.home.supervisor(environ=self._environ))
             wait_ready(self.home.socket, _PATIENCE_S)
-            self._load(4).join(_PATIENCE_S)  # a runner, connections, lazy imports: what a daemon has after a while
+            self._warm()
             self._stack = stack.pop_all()
         return self
 
@@ -241,6 +244,13 @@ class Siege:
 
     # Small change.
 
+    def _warm(self) -> None:
+        """Let the daemon have what it has after a while: runners, connections, lazy imports."""
+        for order in (prompt_order(0, self._chance), spoken_order(1)):
+            self.history.ack(submit_one(self.home.socket, order), order.key, **order.expect)
+        self._load(4).join(_PATIENCE_S)
+        until(lambda: not self._waiting(), _PATIENCE_S)
+
     @contextlib.contextmanager
     def _strace(self, name: str, fault: Fault) -> Iterator[Strace]:
         self._last_pid = self._pid()
@@ -266,7 +276,13 @@ class Siege:
         self._last_pid = self._pid()
         number = next(self._names)
         load = Load(
-            self.home, self.history, limit=limit, rate=None if limit else 40.0, seed=number, prefix=f"{number}-"
+            self.home,
+            self.history,
+            limit=limit,
+            rate=None if limit else 40.0,
+            seed=number,
+            mix=_MIX,
+            prefix=f"{number}-",
         )
         load.start()
         return load

@@ -17,7 +17,7 @@ from pathlib import Path
 from torture.history import History
 from torture.home import TortureHome
 from torture.launchsim import Exit, Supervisor
-from torture.load import Order, ask, mixed, wait_ready
+from torture.load import ask, wait_ready
 
 #: A watched folder whose files settle quickly, and whose outputs come to lie in it too.
 CONFIG = """\
@@ -33,23 +33,6 @@ settle_seconds = 0.1
 task = "stub"
 match = ["*.txt"]
 """
-SAMPLES = Path(__file__).parents[2] / "plugins" / "demo_models" / "samples"
-
-
-def demo_order(number: int, chance: random.Random) -> Order:
-    """Return a job for a demo model whose text is known: a prompt of the samples, now and then the spoken memo."""
-    key = f"demo-{number}"
-    if chance.random() < 0.25:
-        words = (SAMPLES / "memo.txt").read_text(encoding="utf-8")
-        return Order(key=key, task="transcribe", params={"file": str(SAMPLES / "memo.flac")}, expect={"words": words})
-    prompt = chance.choice(sorted((SAMPLES / "prompts").glob("*.txt")))
-    words = next((SAMPLES / "expected").glob(f"{prompt.stem}*")).read_text(encoding="utf-8")
-    return Order(key=key, task="generate", params={"file": str(prompt)}, expect={"words": words})
-
-
-def with_demo(number: int, chance: random.Random) -> Order:
-    """Return the usual mix with a tenth of it for the demo models."""
-    return demo_order(number, chance) if chance.random() < 0.1 else mixed(number, chance)
 
 
 class FileDropper:

@@ -12,11 +12,13 @@ from typing import Any, Final
 
 from torture import stub_log
 from torture.checker import Verdict, check
+from torture.demo_jobs import demo_jobs, demo_order, prompt_order, spoken_order
 from torture.history import History
 from torture.home import TortureHome
 from torture.load import Load, Mix, Order, ask, submit_one, wait_ready
 from torture.stub import STUB
 
+_STUBS: Final = ("stub:a", "stub:b")
 #: Deaths at which a job is put aside.
 LIMIT = 3
 _CONFIG = """\
@@ -26,7 +28,32 @@ level = "warning"
 [runner]
 max_crashes = {limit}
 """
-#: The stub also answers what tasks for language models ask; an item whose text begins with "poison" kills it.
+#: What some texts do to the runner of a real language model, in the midst of the others that are aboard.
+_POISONED_MODEL: Final = """
+
+from plugins.lm import LmRuntime
+
+_load_model = LmRuntime.load
+
+
+class Poisoned:
+    def __init__(self, session):
+        self._session = session
+
+    def __getattr__(self, name):
+        return getattr(self._session, name)
+
+    def submit(self, request_id, request):
+        text = str(request["messages"][-1]["content"] if "messages" in request else request["prompt"])
+        self._session.submit(request_id, request)
+        if text.startswith("poison"):
+            misbehave("poison")
+
+
+LmRuntime.load = lambda self, model, options: Poisoned(_load_model(self, model, options))
+"""
+#: The stub also answers what tasks for language models ask. An item whose text begins with "poison" kills it, and
+#: kills the runner of a demo model too.
 PLUGIN: Final = (
     STUB
     + """
@@ -44,6 +71,7 @@ def _take_text(self, request_id, request):
 
 Session.submit = _take_text
 """
+    + _POISONED_MODEL
 )
 #: What mlxd did before: a death is counted fully against every job aboard, and suspects are not kept apart.
 BLAMING: Final = (
@@ -59,15 +87,27 @@ daemon.handles.Handle._alone = lambda self, wish: False
 )
 
 
-def poisoned(share: float, *, seconds: tuple[float, float]) -> Mix:
-    """Return a mix in which *share* of the jobs is poison; the others take *seconds* (from, to), on two models."""
+#: Every how many-th job of a mix with them is for a demo model: of the poison, one in hundred, every other is too.
+_DEMO: Final = 8
+
+
+def poisoned(share: float, *, seconds: tuple[float, float], demo: bool = False) -> Mix:
+    """Return a mix in which *share* of the jobs is poison; the others take *seconds* (from, to), on two models.
+
+    With *demo* one in `_DEMO` is for a demo model, which takes as long as it takes.
+    """
 
     def mix(number: int, chance: random.Random) -> Order:
         # Whether it is poison depends on its number alone: how many there are is certain, whichever client takes it.
         bad = share > 0 and number % round(1 / share) == round(1 / share) // 2
+        real = demo and number % _DEMO == _DEMO - 2
+        if real and not bad:
+            return demo_order(number, chance)
         key = f"{'poison' if bad else 'job'}-{number}"
+        if real:
+            return Order(key=key, task="generate", params={"prompt": key}, expect={"state": "quarantined"})
         params: dict[str, Any] = {"key": key, "seconds": round(chance.uniform(*seconds), 3)}
-        params |= {"model": chance.choice(("stub:a", "stub:b")), "behave": "poison" if bad else ""}
+        params |= {"model": chance.choice(_STUBS), "behave": "poison" if bad else ""}
         lane = chance.choice(("interactive", "normal", "normal", "batch"))
         return Order(key=key, params=params, lane=lane, expect={"state": "quarantined" if bad else "succeeded"})
 
@@ -83,6 +123,8 @@ class Result:
     seconds: float
     good: int
     poison: int
+    #: Jobs for the demo models, without the poison.
+    demo: int
     #: Jobs that are no poison, by the runner deaths counted against them; only those with any.
     blamed: Sequence[int]
     broken: Sequence[str]
@@ -133,25 +175,35 @@ class PoisonRun:
             time.sleep(0.1)
 
     def _warm(self) -> None:
-        for model in ("stub:a", "stub:b"):
-            order = Order(key=f"warm-{model}", params={"key": f"warm-{model}", "model": model})
-            self.history.ack(submit_one(self.home.socket, order), order.key)
+        stubs = [Order(key=f"warm-{model}", params={"key": f"warm-{model}", "model": model}) for model in _STUBS]
+        for order in (*stubs, prompt_order(10**6, random.Random(1)), spoken_order(10**6 + 1)):
+            self.history.ack(submit_one(self.home.socket, order), order.key, **order.expect)
         self.home.settle(30.0)
 
     def _result(self, began: float) -> Result:
         home, log = self.home, stub_log.read(self.home.executions)
         verdict = check(self.history.path, ledger=home.ledger, executions=home.executions, results=home.results)
         rows = home.query("SELECT idempotency_key, state, crashes, error FROM jobs")
-        ends = [line.at for key, lines in log.items() if key.startswith("job-") for line in lines if line.what == "end"]
         bad = [row for row in rows if row[0].startswith("poison")]
         for key, state, crashes, error in bad:
             self._check_poison(key, state, crashes, json.loads(error or "{}"), log[key])
         blamed = [crashes for key, _, crashes, _ in rows if not key.startswith("poison") and crashes]
         if any(crashes > 1 for crashes in blamed):
             self._broken.append(f"Innocent jobs had up to {max(blamed)} deaths counted against them.")
-        good = len(rows) - len(bad)
-        seconds = max(ends, default=began) - began
-        return Result(verdict=verdict, seconds=seconds, good=good, poison=len(bad), blamed=blamed, broken=self._broken)
+        return Result(
+            verdict=verdict,
+            seconds=self._last_end() - began,
+            good=len(rows) - len(bad),
+            poison=len(bad),
+            demo=demo_jobs(self.history.path),
+            blamed=blamed,
+            broken=self._broken,
+        )
+
+    def _last_end(self) -> float:
+        """Return when the last innocent job ended, by the monotonic clock."""
+        asking = "SELECT max(finished_at) FROM jobs WHERE idempotency_key NOT LIKE 'poison%'"
+        return float(self.home.query(asking)[0][0] or 0) / 1e6 - time.time() + time.monotonic()
 
     def _check_poison(
         self, key: str, state: str, crashes: int, error: dict[str, Any], lines: Sequence[stub_log.Line]

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import http.client
 import itertools
+import json
+import os
 import random
+import signal
 import threading
 import time
 from collections.abc import Sequence
@@ -13,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from torture import stub_log
+from torture.demo_jobs import prompt_order
 from torture.history import History, read
 from torture.home import TortureHome
 from torture.launchsim import Supervisor, group
@@ -48,6 +53,8 @@ class Plan:
     misfortunes: Sequence[str]
     #: Models whose runners are attacked, each by a thread of its own.
     victims: Sequence[str] = ("stub:a",)
+    #: What the runner of the demo model for text is sent from outside, one after the other, while it has a job.
+    demo: Sequence[signal.Signals] = ()
     silence_s: float = SILENCE_S
     #: How long a job that was hit is waited for, seconds.
     patience_s: float = 30.0
@@ -68,11 +75,14 @@ class Seen:
     during: list[float] = field(default_factory=list)
     vitals: list[Vitals] = field(default_factory=list)
     hits: int = 0
+    #: Of them on the demo model.
+    demo: int = 0
 
     def measured(self) -> dict[str, Any]:
         """Return the figures worth keeping."""
         first, last = self.vitals[0], self.vitals[-1]
         return {
+            "demo_runners_broken": self.demo,
             "bystander_p99_before_s": round(percentile(self.before, 0.99), 3),
             "bystander_p99_during_s": round(percentile(self.during, 0.99), 3),
             "bystander_jobs": len(self.before) + len(self.during),
@@ -120,11 +130,14 @@ class Siege:
         load = Load(self.home, self.history, clients=2, rate=8.0, seed=f"{self._seed}-bystander", mix=_bystander)
         for model in (BYSTANDER, *self._plan.victims):  # so that their loading is none of the difference
             self._done(self._submit(model, "warm"), time.monotonic() + 30.0)
+        if self._plan.demo:
+            self._done(self._submit_demo(random.Random(self._seed)), time.monotonic() + 30.0)
         load.start()
         time.sleep(self._plan.calm_s)
         self._attack_began = time.monotonic()
         self._look()
         threads = [threading.Thread(target=self._attack, args=(victim,)) for victim in self._plan.victims]
+        threads.append(threading.Thread(target=self._attack_demo))
         for thread in threads:
             thread.start()
         for thread in threads:
@@ -147,6 +160,40 @@ class Siege:
             for one in (hit, beside):
                 if not self._done(one, deadline):
                     self.seen.broken.append(f"{one[1]} was not done within {self._plan.patience_s:g} s after {how}.")
+
+    def _attack_demo(self) -> None:
+        """Break the demo model's runner in the middle of real work; each job has to give its known text."""
+        chance = random.Random(f"{self._seed}-demo")
+        for how in self._plan.demo:
+            self._hit_demo(how, chance)
+
+    def _hit_demo(self, how: signal.Signals, chance: random.Random) -> None:
+        """Break one; a job that was through before the signal came does not count, and another one is submitted."""
+        deadline = time.monotonic() + self._plan.patience_s
+        while time.monotonic() < deadline:
+            job = self._submit_demo(chance)
+            time.sleep(chance.uniform(0.0, 0.1))
+            self._send(how)
+            if not self._done(job, deadline):
+                self.seen.broken.append(f"{job[1]} was not done within {self._plan.patience_s:g} s after {how.name}.")
+            if self.home.query("SELECT crashes FROM jobs WHERE id = ?", job[:1])[0][0]:
+                self.seen.demo += 1
+                return
+        self.seen.broken.append(f"The demo model's runner never died at work of {how.name}.")
+
+    def _send(self, how: signal.Signals) -> None:
+        """Send *how* to the demo model's runner if it has a job."""
+        for model in json.loads(ask(self.home.socket, "GET", "/v1/health")[2])["models"]:
+            if model["ref"].startswith("demo:") and model["leases"] and model["pid"]:
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(model["pid"], how)
+
+    def _submit_demo(self, chance: random.Random) -> tuple[str, str]:
+        # Text alone: a window of speech may take longer on a slow processor than a runner may be silent here.
+        order = prompt_order(next(self._numbers), chance)
+        job = submit_one(self.home.socket, order)
+        self.history.ack(job, order.key, **order.expect)
+        return job, order.key
 
     def _next(self) -> tuple[int, str] | None:
         with self._lock:
@@ -184,7 +231,7 @@ class Siege:
             self.seen.broken.append(f"The daemon died {len(supervisor.exits)} times, with {how}.")
             return
         first, last, say = self.seen.vitals[0], self.seen.vitals[-1], self.seen.broken.append
-        runners = len(self._plan.victims) + 1
+        runners = len(self._plan.victims) + 1 + bool(self._plan.demo)
         if last.zombies or last.children > runners:
             say(f"{last.zombies} zombies and {last.children} children for {runners} models.")
         if last.fds > first.fds + 3 or last.threads > first.threads + 2:
@@ -194,7 +241,7 @@ class Siege:
 
     def _measure(self) -> None:
         log, seen = stub_log.read(self.home.executions), self.seen
-        seen.hits = len(self._hit)
+        seen.hits = len(self._hit) + seen.demo
         for key, how in self._hit:
             self._measure_hit(how, key, log[key])
         for ack in read(self.history.path):

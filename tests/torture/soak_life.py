@@ -13,9 +13,10 @@ from typing import Any, Final
 import psutil
 
 from torture.checker import check
+from torture.demo_jobs import demo_order
 from torture.history import History
 from torture.home import MODELS, TortureHome
-from torture.killing import FileDropper, demo_order
+from torture.killing import FileDropper
 from torture.load import Load, Mix, Order, mixed, wait_ready
 from torture.row import Say, percentile
 from torture.soak_guests import Guests

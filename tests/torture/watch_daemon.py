@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import random
+import shutil
 import time
 from collections.abc import Sequence
 from pathlib import Path
 
+from torture.demo_jobs import SAMPLES
 from torture.home import TortureHome
 from torture.launchsim import Supervisor
 from torture.load import wait_ready
@@ -23,11 +25,18 @@ path = {root}
 task = "stub"
 settle_seconds = {hold}
 output = {made}
+
+[[folders]]
+path = {prompts}
+create = true
+task = "generate"
+settle_seconds = {hold}
+output = {answers}
 """
 #: Jobs made of files: params, result, state, wall-clock time; and the key by which the file is known.
 _JOBS = """
 SELECT jobs.params, jobs.result, jobs.state, jobs.created_at, seen.key FROM jobs
-JOIN seen ON seen.job_id = jobs.id AND seen.key LIKE 'content:%' ORDER BY jobs.seq
+JOIN seen ON seen.job_id = jobs.id AND seen.key LIKE 'content:%' WHERE jobs.task = 'stub' ORDER BY jobs.seq
 """
 
 
@@ -37,8 +46,13 @@ class KilledDaemon:
     def __init__(self, folder: Path, chance: random.Random) -> None:
         self.script = Script(folder / "w", chance)
         self._chance = chance
-        made = {"root": str(self.script.disk.root), "made": str(folder / "made")}
-        quoted = {name: json.dumps(value) for name, value in made.items()}
+        #: A second watched folder, for a demo model: prompts whose answers are known.
+        self.prompts, self.answers = folder / "prompts", folder / "answers"
+        for place in (self.prompts, self.answers):
+            place.mkdir(parents=True)
+        self._samples = sorted((SAMPLES / "prompts").iterdir())
+        places = {"root": self.script.disk.root, "made": folder / "made", "prompts": self.prompts}
+        quoted = {name: json.dumps(str(path)) for name, path in (places | {"answers": self.answers}).items()}
         self.home = TortureHome(folder / "h", config=_CONFIG.format(hold=HOLD, rescan=RESCAN, **quoted))
         #: Seconds from each kill until the next life of the daemon took a file.
         self.recoveries: list[float] = []
@@ -69,8 +83,21 @@ class KilledDaemon:
             found.append(Taken(path, digest, read, _monotonic(created)))
         return found
 
+    def demo(self) -> int:
+        """Return how many of the prompts were answered once, and rightly; what is wrong with the others is told."""
+        asking = "SELECT source_detail, state, json_extract(result, '$.text') FROM jobs WHERE task = 'generate'"
+        answered = sorted(self.home.query(asking))
+        wanted = sorted((str(path), "succeeded", _known(path)) for path in self.prompts.iterdir() if path.is_file())
+        if [(*row[:2], str(row[2]).split()) for row in answered] != wanted:
+            self.broken.append(f"{len(wanted)} prompts became {[row[:2] for row in answered]}, or other answers")
+        if len(files := list(self.answers.glob("*.txt"))) != len(wanted):
+            self.broken.append(f"{len(wanted)} prompts have {len(files)} files of answers")
+        return len(wanted)
+
     def _life(self, supervisor: Supervisor) -> None:
         self.script.begin(4)
+        if self._samples:
+            shutil.copy(self._samples.pop(), self.prompts)
         if self._chance.random() < 0.7:  # otherwise it may die while it starts
             wait_ready(self.home.socket, timeout=60.0)
         until = time.monotonic() + self._chance.uniform(0.2, 3.5 * HOLD)
@@ -97,6 +124,10 @@ def recoveries(kills: Sequence[float], taken: Sequence[Taken]) -> list[float]:
         if times := [one.at - kill for one in taken if kill < one.at < after]:
             found.append(min(times))
     return found
+
+
+def _known(prompt: Path) -> list[str]:
+    return next((SAMPLES / "expected").glob(f"{prompt.stem}*")).read_text(encoding="utf-8").split()
 
 
 def _monotonic(created: int) -> float:

@@ -65,6 +65,7 @@ class Clock:
                 "clock_changes": years,
                 "clock_events": faults - years,
                 "pauses": len(freeze.pauses),
+                "pauses_mid_demo": freeze.mid_demo,
                 "longest_pause_s": max(freeze.pauses),
                 "silence_timeout_s": SILENCE_S,
             },

@@ -7,6 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 
+from torture.demo_jobs import demo_jobs
 from torture.disk_sabotage import BRAVE, GLOOMY, HARSH, UNSYNCED, plugin
 from torture.disk_siege import Siege
 from torture.inject import Fault, mounts_work, ordinary_user, strace_works, until
@@ -81,6 +82,7 @@ class DiskRow:
             broken=[*siege.broken, *verdict.sentences, *complaints],
             controls=controls.result(),
             measured={
+                "demo_jobs": demo_jobs(siege.history.path),
                 "kinds_of_faults": len(siege.faults),
                 "calls_failed": siege.injected,
                 "refused_submissions": siege.refused,

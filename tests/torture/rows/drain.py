@@ -8,10 +8,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from torture.checker import check
+from torture.demo_jobs import demo_order
 from torture.draining import CONFIG, SABOTAGE, Drainer, attempts, sabotage, wrong_items
 from torture.history import History
 from torture.home import TortureHome
-from torture.killing import FileDropper, demo_order
+from torture.killing import FileDropper
 from torture.load import Load, wait_ready
 from torture.row import Control, Outcome, Say, Tier, percentile
 

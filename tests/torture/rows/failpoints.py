@@ -17,6 +17,7 @@ from jobs.failpoints import NAMES
 from torture import arming, broken_builds, scenarios
 from torture.arming import Armed
 from torture.checker import Verdict, check
+from torture.demo_jobs import demo_jobs, sprinkled
 from torture.history import History, read
 from torture.home import TortureHome
 from torture.launchsim import Exit, Supervisor
@@ -29,8 +30,8 @@ DOZEN, TIMES = 12, 20
 ROUNDS = "MLXD_FAILPOINT_ROUNDS"
 #: Homes at a time.
 AT_ONCE = 2
-#: Jobs a second.
-RATE = 10.0
+#: Jobs a second, and the share of them for the demo models.
+RATE, DEMO = 10.0, 0.05
 #: Seconds, at the 99th percentile, from a death to the next claim of a job.
 CLAIMED_S = 5.0
 #: Seconds that one failpoint may take to be reached, on a slow machine.
@@ -55,6 +56,8 @@ class Seen:
     #: Seconds from each death to the next claim of any job, and of each job that was cut off.
     recoveries: Sequence[float]
     each: Sequence[float]
+    #: Jobs for the demo models.
+    demo: int
     #: Jobs that the ledger says are running, when nothing runs any more.
     stuck: int = 0
     broken: list[str] = field(default_factory=list)
@@ -111,6 +114,7 @@ def _outcome(homes: Sequence[Seen], controls: Sequence[Control], share: float) -
         measured={
             "failpoints": len(NAMES),
             "failpoints_hit": len({name for one in homes for name in one.hit}),
+            "demo_jobs": sum(one.demo for one in homes),
             "daemons_killed": sum(one.deaths for one in homes),
             "stops_not_heard": sum(one.unheard for one in homes),
             "jobs_cut_off": len(each),
@@ -126,7 +130,7 @@ def attack(
     home = TortureHome(folder, config=scenarios.CONFIG, plugin=scenarios.PLUGIN + extra)
     history = History(folder / "history.jsonl")
     armed = Armed(folder / "marks", arming.arm(names, chance), chance)
-    mix = partial(scenarios.mix, folder=folder / "placed")
+    mix = sprinkled(partial(scenarios.mix, folder=folder / "placed"), DEMO)
     load = Load(home, history, clients=3, rate=RATE, seed=chance.random(), mix=mix)
     with home.supervisor(environ=armed.environ) as launchd:
         scenes = scenarios.Scenes(home, history, launchd, chance)
@@ -153,6 +157,7 @@ def attack(
         verdict=verdict,
         recoveries=recoveries,
         each=each,
+        demo=demo_jobs(history.path),
         stuck=stuck,
         broken=broken,
     )

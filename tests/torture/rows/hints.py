@@ -10,17 +10,20 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from torture.checker import Verdict, check
+from torture.demo_jobs import demo_jobs, sprinkled
 from torture.hint_siege import Siege
 from torture.hint_vandal import Vandal
 from torture.history import History
 from torture.home import TortureHome
-from torture.load import Load, wait_ready
+from torture.load import Load, mixed, wait_ready
 from torture.row import Control, Outcome, Say, Tier, percentile
 
 #: Episodes, jobs in each, every how many-th is killed, attacks on the file in each, period of looks in seconds.
 _SIZES = {Tier.SHORT: (2, 120, 2, 5, 1.5), Tier.LONG: (50, 400, 3, 8, 2.0)}
 #: Jobs that a spawned daemon takes while its queue's file is attacked, and how often it is killed meanwhile.
 _SPAWNED = {Tier.SHORT: (60, 1), Tier.LONG: (1500, 15)}
+#: Share of these for the demo models.
+_DEMO = 0.05
 #: Seconds between two looks of a broken house.
 _CONTROL_PERIOD_S = 0.5
 #: What is broken on purpose, and how the same storm has to give it away.
@@ -60,6 +63,7 @@ class Hints:
             measured={
                 "jobs": siege.jobs,
                 "jobs_of_a_spawned_daemon": whole.promised,
+                "demo_jobs": spawned.demo,
                 "kills": siege.kills + _SPAWNED[tier][1],
                 "file_attacks": sum(siege.vandal.deeds.values()) + spawned.attacks,
                 "period_s": siege.period,
@@ -114,6 +118,8 @@ class Spawned:
     folder: Path
     seed: str
     attacks: int = 0
+    #: Jobs for the demo models.
+    demo: int = 0
 
     def run(self, jobs: int, kills: int) -> Verdict:
         """Submit *jobs* during the attack; return what the checker says when all is done."""
@@ -122,7 +128,8 @@ class Spawned:
         vandal = Vandal(home.paths.queue, chance, self.folder / "trapped")
         with home.supervisor() as supervisor:
             wait_ready(home.socket)
-            load = Load(home, history, rate=30.0, seed=self.seed, limit=jobs)
+            mix = sprinkled(mixed, _DEMO)
+            load = Load(home, history, rate=30.0, seed=self.seed, mix=mix, limit=jobs)
             load.start()
             for _ in range(kills):
                 for _ in range(5):
@@ -137,6 +144,7 @@ class Spawned:
             load.join(jobs / 10 + 60)
             home.settle(60)
             vandal.close()
+        self.demo = demo_jobs(history.path)
         self.attacks = sum(vandal.deeds.values()) + kills
         verdict = check(history.path, ledger=home.ledger, executions=home.executions, results=home.results)
         for complaint in load.complaints:

@@ -10,9 +10,10 @@ from pathlib import Path
 
 from torture import rawhuey
 from torture.checker import Verdict, check
+from torture.demo_jobs import demo_jobs, sprinkled
 from torture.history import History
 from torture.home import TortureHome
-from torture.killing import CONFIG, FileDropper, Killer, Recovery, recovery, with_demo
+from torture.killing import CONFIG, FileDropper, Killer, Recovery, recovery
 from torture.launchsim import Supervisor, group
 from torture.load import Load, Mix, mixed
 from torture.row import Control, Outcome, Say, Tier, judged, percentile
@@ -36,9 +37,10 @@ class Phase:
     life_s: float
 
 
+WITH_DEMO = sprinkled(mixed, 0.1)
 PHASES = {
-    Tier.SHORT: (Phase("stub", mixed, 6, 60, 15.0, 0.6), Phase("demo", with_demo, 2, 40, 10.0, 3.0)),
-    Tier.LONG: (Phase("stub", mixed, 975, 19_000, 30.0, 0.7), Phase("demo", with_demo, 25, 2_000, 10.0, 6.0)),
+    Tier.SHORT: (Phase("stub", mixed, 6, 60, 15.0, 0.6), Phase("demo", WITH_DEMO, 2, 40, 10.0, 3.0)),
+    Tier.LONG: (Phase("stub", mixed, 975, 19_000, 30.0, 0.7), Phase("demo", WITH_DEMO, 25, 2_000, 10.0, 6.0)),
 }
 CONTROL_KILLS = {Tier.SHORT: 4, Tier.LONG: 20}
 
@@ -128,7 +130,12 @@ class Kill:
             recoveries=again.from_kill,
             broken=[*verdict.sentences, *attack.broken, *_late(attack.killer.ready, again, judged(tier))],
             controls=[_control(folder / "huey", CONTROL_KILLS[tier], seed)],
-            measured=attack.counts | _times("ready", attack.killer.ready) | _times("claimed", again.from_start),
+            measured={
+                "demo_jobs": demo_jobs(attack.history.path),
+                **attack.counts,
+                **_times("ready", attack.killer.ready),
+                **_times("claimed", again.from_start),
+            },
             notes=_busy(),
         )
 

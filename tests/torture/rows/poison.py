@@ -62,6 +62,7 @@ class Poison:
             controls=controls,
             notes=[_THROUGHPUT] if compared else [],
             measured={
+                "demo_jobs": sum(one.demo for one in found),
                 "jobs_per_s": [round(one.rate, 1) for one in found],
                 "innocent_jobs_tried_alone": [len(one.blamed) for one in found],
                 "deaths_of_an_innocent_at_most": max((max(one.blamed, default=0) for one in found), default=0),
@@ -82,7 +83,7 @@ def _compare(folder: Path, size: Size, found: list[Result], seed: int) -> dict[s
 
 
 def _load(folder: Path, share: float, size: Size, seed: str) -> Result:
-    mix = poisoned(share, seconds=SECONDS)
+    mix = poisoned(share, seconds=SECONDS, demo=True)
     run = PoisonRun(folder)
     return run.run(mix, size.jobs, seed=seed, patience_s=size.patience_s, rate=size.rate, batch=share > 0)
 

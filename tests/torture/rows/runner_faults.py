@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import signal
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -17,6 +18,11 @@ _MEMORY = (
     "machine. What its killer does is the row's SIGKILL."
 )
 CALM_S = {Tier.SHORT: 2.0, Tier.LONG: 20.0}
+#: What befalls the demo model's runner besides: signals from outside, in the middle of their work.
+DEMO = {
+    Tier.SHORT: (signal.SIGSEGV,),
+    Tier.LONG: (signal.SIGABRT, signal.SIGSEGV, signal.SIGKILL, signal.SIGBUS, signal.SIGSTOP) * 4,
+}
 #: Models whose runners are broken at a time.
 VICTIMS = {Tier.SHORT: ("stub:a",), Tier.LONG: ("stub:a", "stub:c")}
 
@@ -40,7 +46,13 @@ class RunnerFaults:
     def run(self, tier: Tier, *, seed: int, folder: Path, say: Say) -> Outcome:
         """Break runners, then do the same to a daemon that is its own runner, and to one that looks for no silence."""
         misfortunes = _misfortunes(TRIES[tier], seed)
-        plan = Plan(calm_s=CALM_S[tier], misfortunes=misfortunes, victims=VICTIMS[tier], share=judged(tier))
+        plan = Plan(
+            calm_s=CALM_S[tier],
+            misfortunes=misfortunes,
+            victims=VICTIMS[tier],
+            demo=DEMO[tier],
+            share=judged(tier),
+        )
         siege = Siege(folder / "home", plan, seed=seed, plugin=PLUGIN)
         seen = siege.run()
         say(f"{seen.hits} runners broken")

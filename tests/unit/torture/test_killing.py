@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import random
-
-from torture.killing import demo_order, recovery
+from torture.killing import recovery
 from torture.launchsim import Exit
 
 
@@ -30,10 +28,3 @@ def test_a_retry_without_a_kill_is_no_recovery(tmp_path):
     log = tmp_path / "executions.log"
     log.write_text("begin a 1 10 3.0\nbegin a 2 10 3.5\n")
     assert recovery(log, [0.0, 2.5], [ended(2.0)]).from_kill == []
-
-
-def test_every_demo_order_has_a_known_text():
-    """A prompt or the memo, with the words that have to come out."""
-    orders = [demo_order(number, random.Random(number)) for number in range(40)]
-    assert {order.task for order in orders} == {"generate", "transcribe"}
-    assert all(order.expect["words"].strip() for order in orders)
