@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import Final, Self
 
 from torture.privileges import obey_permissions
+from torture.stillness import held_still
 
 _ATTACHED: Final = re.compile(rb"Process \d+ attached")
 _INJECTED: Final = "(INJECTED)"
@@ -56,7 +57,7 @@ class Strace:
     """Makes the system calls of the process *pid* fail as *fault* says, from entering to leaving; notes go to *log*."""
 
     def __init__(self, pid: int, fault: Fault, *, log: Path) -> None:
-        self._log = log
+        self._pid, self._log = pid, log
         self._command = [_program("strace"), "-f", "-e", "signal=none", "-o", str(log), *fault.options, "-p", str(pid)]
         self._process: subprocess.Popen[bytes] | None = None
 
@@ -82,13 +83,14 @@ class Strace:
 
     def __exit__(self, *_: object) -> None:
         assert self._process is not None
-        with contextlib.suppress(ProcessLookupError):
-            self._process.send_signal(signal.SIGTERM)
-        try:
-            self._process.communicate(timeout=_PATIENCE)
-        except subprocess.TimeoutExpired:
-            self._process.kill()
-            self._process.communicate()
+        with held_still(self._pid, self._process.pid):
+            with contextlib.suppress(ProcessLookupError):
+                self._process.send_signal(signal.SIGTERM)
+            try:
+                self._process.communicate(timeout=_PATIENCE)
+            except subprocess.TimeoutExpired:
+                self._process.kill()
+                self._process.communicate()
 
 
 class Disk:

@@ -41,6 +41,39 @@ def test_the_chosen_call_fails_and_no_other(tmp_path: Path) -> None:
     assert said.split() == ["ok", str(errno.EIO), "ok"]
 
 
+#: Opens files on several threads until its input ends, then says which errors it has seen.
+_BUSY = """
+import os, sys, threading
+seen, over = set(), threading.Event()
+def work():
+    while not over.is_set():
+        try:
+            os.close(os.open("/dev/null", os.O_RDONLY))
+        except OSError as error:
+            seen.add(error.errno)
+threads = [threading.Thread(target=work) for _ in range(4)]
+for thread in threads:
+    thread.start()
+sys.stdin.read()
+over.set()
+for thread in threads:
+    thread.join()
+print(*sorted(seen))
+"""
+
+
+@pytest.mark.skipif(not strace_works(), reason="strace is not here, or may not attach")
+def test_a_process_is_let_go_between_two_calls(tmp_path: Path) -> None:
+    """Who is let go in the middle of a call that was to fail would see an error that no disk has."""
+    command = [sys.executable, "-c", _BUSY]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        for number in range(12):
+            with Strace(process.pid, Fault(calls="openat", error="EIO"), log=tmp_path / f"{number}") as strace:
+                until(lambda strace=strace: strace.injected, 10.0)
+        said, _ = process.communicate("", timeout=30)
+    assert said.split() == [str(errno.EIO)]
+
+
 @pytest.mark.skipif(not strace_works(), reason="strace is not here, or may not attach")
 def test_calls_that_a_processor_lacks_are_left_out() -> None:
     """Not every processor has `rename` or `link`; strace would refuse to start over a name that it does not know."""
