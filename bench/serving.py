@@ -190,7 +190,7 @@ class Serving:
     def _newcomer(self, server: Server) -> None:
         if not self._results.wants("serving.newcomer"):
             return
-        rounds = max(1, min(self._few, 2))
+        rounds = self._few
         ours: list[list[float]] = []
         theirs: list[list[float]] = []
         for _ in range(rounds):

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Final
 
 from jobs.model import Lane
+from plugins.lm_cohorts import Cohorts
 from plugins.lm_group import Group
 from plugins.lm_pace import Pace
 from plugins.lm_plan import Plan
@@ -32,6 +34,8 @@ class NewGroup:
     vocabulary: int
     draft: Draft | None
     alone: bool
+    #: What one more pass of the model costs, tokens (`plugins.lm_cohorts`).
+    one_pass: int
     clock: Callable[[], float]
 
     def __call__(self, lane: Lane, plan: Plan) -> Group:
@@ -65,4 +69,4 @@ class NewGroup:
             return Speculation(self.model, self.draft, plan, vocabulary=self.vocabulary)
         if plan.kv is not None:
             return QuantisingRows(self.model, plan.kv, slack=slack)
-        return Rows(self.model, slack=slack)
+        return Cohorts(partial(Rows, self.model, slack=slack), one_pass=self.one_pass)

@@ -86,6 +86,11 @@ class QuantisingRows:
         """Return the rows that are being decoded."""
         return self._plain.rows + self._quantised.rows
 
+    @property
+    def held(self) -> int:
+        """Return the tokens that the caches hold."""
+        return self._plain.held + self._quantised.held
+
     def join(self, rows: Sequence[Row], caches: Sequence[Cache], inputs: Sequence[int]) -> None:
         """Take *rows* in with their single *caches*, quantised or not; *inputs* are the tokens they are fed next."""
         every = list(zip(rows, caches, inputs, strict=True))

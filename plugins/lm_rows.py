@@ -67,6 +67,10 @@ class Decoder(Protocol):
     def rows(self) -> list[Row]:
         """Return the rows that are being decoded."""
 
+    @property
+    def held(self) -> int:
+        """Return the tokens that the caches hold, padding and all."""
+
     def join(self, rows: Sequence[Row], caches: Sequence[Cache], inputs: Sequence[int]) -> None:
         """Take *rows* in with their single *caches*; *inputs* are the tokens that they are fed next."""
 
@@ -102,7 +106,8 @@ class Rows:
         #: Those in the caches, in their order; who has left is computed in vain until the next copy.
         self._places: list[Row] = []
         self._gone: set[Row] = set()
-        self._cache: Cache = []
+        #: Of all of them; plain for one alone.
+        self.cache: Cache = []
         #: The tokens that are fed next; they may still be on their way.
         self._next: Any = None
         self._coming = self._seen = _Coming((), None, {})
@@ -117,6 +122,16 @@ class Rows:
         """Return the rows that are being decoded."""
         return [row for row in self._places if row not in self._gone]
 
+    @property
+    def longest(self) -> int:
+        """Return the tokens of the longest row."""
+        return max((len(row.cached) for row in self._places), default=0)
+
+    @property
+    def held(self) -> int:
+        """Return the tokens that the caches hold, padding and all."""
+        return len(self._places) * self.longest
+
     def join(self, rows: Sequence[Row], caches: Sequence[Cache], inputs: Sequence[int]) -> None:
         """Take *rows* in with their single *caches*; *inputs* are the tokens that they are fed next."""
         import mlx.core as mx
@@ -124,18 +139,20 @@ class Rows:
         self._tidy()
         fed = mx.array(list(inputs), dtype=mx.uint32)
         if self._places:
-            ours = lm_caches.merged([self._cache]) if len(self._places) == 1 else self._cache
-            self._cache = lm_caches.extended(ours, lm_caches.merged(caches))
+            ours = lm_caches.merged([self.cache]) if len(self._places) == 1 else self.cache
+            self.cache = lm_caches.extended(ours, lm_caches.merged(caches))
             self._next = mx.concatenate([self._next, fed])
         else:
-            self._cache = lm_caches.merged(caches) if len(rows) > 1 else caches[0]
+            self.cache = lm_caches.merged(caches) if len(rows) > 1 else caches[0]
             self._next = fed
         self._places += rows
         self._changed()
 
-    def move(self, rows: Sequence[Row], to: Rows, change: Callable[[Cache], Cache]) -> None:
+    def move(self, rows: Sequence[Row], to: Rows, change: Callable[[Cache], Cache] | None = None) -> None:
         """Let *rows* go on among those of *to*, their single caches changed by *change*."""
-        caches = [change(self.cache_of(row)) for row in rows]
+        caches = [self.cache_of(row) for row in rows]
+        if change is not None:
+            caches = [change(cache) for cache in caches]
         fed = self._next.tolist()
         inputs = [fed[self._places.index(row)] for row in rows]
         told = {row: self._coming.told[row] for row in rows if row in self._coming.told}
@@ -157,10 +174,10 @@ class Rows:
             return
         keep = [at for at, row in enumerate(self._places) if row not in self._gone]
         if not keep:
-            self._cache, self._next = [], None
+            self.cache, self._next = [], None
         else:
             alone = len(keep) == 1
-            self._cache = lm_caches.extracted(self._cache, *keep) if alone else lm_caches.filtered(self._cache, keep)
+            self.cache = lm_caches.extracted(self.cache, *keep) if alone else lm_caches.filtered(self.cache, keep)
             self._next = self._next[mx.array(keep)]
         self._places, self._gone = [self._places[at] for at in keep], set()
         self._changed()
@@ -168,14 +185,14 @@ class Rows:
     def cache_of(self, row: Row) -> Cache:
         """Return a single cache with what *row* has in its own: the tokens of `Row.cached`."""
         at = self._places.index(row)
-        return lm_caches.copied(self._cache) if len(self._places) == 1 else lm_caches.extracted(self._cache, at)
+        return lm_caches.copied(self.cache) if len(self._places) == 1 else lm_caches.extracted(self.cache, at)
 
     def step(self) -> list[Drawn]:
         """Feed what was drawn last, start the next draw, and return what was fed, without the ends of prompts."""
         import mlx.core as mx
 
         fed, self._seen = self._next, self._coming
-        logits = self._model(fed[:, None], cache=self._cache)[:, -1, :]
+        logits = self._model(fed[:, None], cache=self.cache)[:, -1, :]
         logits, contexts = self._processed(logits, fed)
         self._next = self._drawing(logits)
         self._coming = _Coming(tuple(self._places), mx.isnan(logits[:, 0]), self._probabilities(logits))
@@ -239,4 +256,4 @@ class Rows:
 
     def _changed(self) -> None:
         self._drawing = Drawing([row.draw for row in self._places], [row.stream for row in self._places])
-        lm_caches.set_padded(self._cache, padded=len({len(row.cached) for row in self._places}) > 1)
+        lm_caches.set_padded(self.cache, padded=len({len(row.cached) for row in self._places}) > 1)

@@ -24,6 +24,7 @@ from plugins.estimate import KEPT
 from plugins.grammar import Grammars, Processor
 from plugins.lm_adapters import Adapters
 from plugins.lm_answer import Answer
+from plugins.lm_cohorts import pass_tokens
 from plugins.lm_group import Group, failed
 from plugins.lm_groups import Groups
 from plugins.lm_lines import Lines, Working, padded
@@ -34,7 +35,6 @@ from plugins.lm_parts import Formats, Spelling
 from plugins.lm_prefix_disk import Place, PrefixDisk
 from plugins.lm_prefixes import Prefixes
 from plugins.lm_request import Limits, parse, tokenise
-from plugins.lm_rows import Decoder
 from plugins.lm_speculation import Draft
 from plugins.lm_turns import Turns, bounds_of
 from plugins.lm_ways import Ways
@@ -103,6 +103,7 @@ class LmSession:
             vocabulary=limits.vocabulary,
             draft=draft,
             alone=alone,
+            one_pass=pass_tokens(weights_of(model), token_bytes),
             clock=clock,
         )
         self._groups = Groups(self._new_group)
@@ -260,11 +261,7 @@ class LmSession:
 
     def _held(self) -> int:
         """Return the tokens that the caches of the rows hold now."""
-        return sum(len(rows) * max((len(row.cached) for row in rows.rows), default=0) for rows in self._all_rows)
-
-    @property
-    def _all_rows(self) -> list[Decoder]:
-        return [group.rows for group in self._groups]
+        return sum(group.rows.held for group in self._groups)
 
     def _processors(self, answer: Answer) -> list[Processor]:
         """Return fresh logits processors for *answer*, which may have begun in another batch."""

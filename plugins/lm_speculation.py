@@ -84,6 +84,11 @@ class Speculation:
         """Return the rows that are being decoded."""
         return [one.row for one in self._sequences]
 
+    @property
+    def held(self) -> int:
+        """Return the tokens that the caches hold."""
+        return sum(len(one.row.cached) for one in self._sequences)
+
     def join(self, rows: Sequence[Row], caches: Sequence[Cache], inputs: Sequence[int]) -> None:
         """Take *rows* in with their single *caches*; *inputs* are the tokens that they are fed next."""
         for row, cache, last in zip(rows, caches, inputs, strict=True):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from functools import partial
 
 import pytest
 from fakes_models import drain
@@ -10,6 +11,7 @@ from fakes_models import drain
 from daemon.models.references import DEMO_MODELS
 from plugins import lm_prefix_disk_folder, mlx_process
 from plugins.lm import LmRuntime
+from plugins.lm_cohorts import Cohorts
 from plugins.lm_rows import Rows
 
 pytestmark = [pytest.mark.models, pytest.mark.timeout(120)]
@@ -61,14 +63,15 @@ def _text(told, name):
 def test_joins_leaves_and_pauses_change_no_token(session, alone, seed):
     """Mixed lengths, three lanes, cancellations, requests that come at any step: each answer is mlx-lm's own."""
     chance = random.Random(f"parity-{seed}")
-    # As on a GPU, where rows that have left stay in the batch for a while.
+    # As on a GPU, where rows that have left stay in the batch for a while; and with rows of other lengths set apart.
+    one_pass = (1 << 60, 100, 20, 0)[seed]
     for group in session._groups:
-        group.rows = Rows(session._model, slack=(seed % 2) / 2)
+        group.rows = Cohorts(partial(Rows, session._model, slack=(seed % 2) / 2), one_pass=one_pass)
     memos = _memos(24, seed)
     limits = [chance.choice([3, 20, 60]) for _ in memos]
     told: dict[str, list] = {}
     waiting = list(range(len(memos)))
-    cancelled = set(chance.sample(waiting, 3))
+    cancelled, most = set(chance.sample(waiting, 3)), 0
     while waiting or session.busy:
         for _ in range(chance.choice([0, 0, 1, 3]) if session.busy else 1):
             if waiting:
@@ -77,9 +80,11 @@ def test_joins_leaves_and_pauses_change_no_token(session, alone, seed):
                 session.submit(str(number), {"prompt": memos[number], "max_tokens": limits[number], "lane": lane})
         for name, kind, data in session.step():
             told.setdefault(name, []).append((kind, data))
+        most = max(most, *(len(group.rows.cohorts) for group in session._groups))
         for number in cancelled:
             if chance.random() < 0.1:
                 session.cancel(str(number))
+    assert (most > 1) is (seed > 0)
     for number, memo in enumerate(memos):
         ended = told.get(str(number), [("", {})])[-1]
         if number in cancelled and ended[0] != "done":

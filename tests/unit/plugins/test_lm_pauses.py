@@ -62,8 +62,12 @@ def batch_rows(session):
     return [row for group in session._groups if group.lane is Lane.BATCH for row in group.rows.rows]
 
 
+def _cohorts(session):
+    return [cohort for group in session._groups if group.lane is Lane.BATCH for cohort in group.rows.cohorts]
+
+
 def batch_bytes(session) -> int:
-    return sum(lm_caches.size(group.rows._cache) for group in session._groups if group.lane is Lane.BATCH)
+    return sum(lm_caches.size(cohort.cache) for cohort in _cohorts(session))
 
 
 def test_pausing_and_resuming_computes_nothing_again(session):
@@ -108,7 +112,7 @@ def test_who_is_paused_keeps_his_cache_and_nothing_more(session):
     assert batch_bytes(session) == size
     assert sum(len(line) for line in session._lines._lines.values()) == len(PROMPTS) - BATCH
     # The caches hold each token of each row once, padded to the longest row.
-    held = [layer.keys.shape for group in session._groups if group.lane is Lane.BATCH for layer in group.rows._cache]
+    held = [layer.keys.shape for cohort in _cohorts(session) for layer in cohort.cache]
     assert {shape[0] for shape in held} == {BATCH}
     assert all(shape[2] <= max(map(len, computed)) + 256 for shape in held)
     drain(session)

@@ -92,12 +92,12 @@ def test_rows_of_one_length_need_no_mask(model, alone):
     assert len(prompts) == 3
     rows, told = Rows(model), {}
     _join(rows, _ready(model, prompts))
-    assert rows._cache[0].make_mask(1) is None
+    assert rows.cache[0].make_mask(1) is None
     _draw(rows, 3, told)
     extra = _ready(model, [[7, 8, 9]])
     extra[0].owner = 3
     _join(rows, extra)
-    assert rows._cache[0].make_mask(1) is not None
+    assert rows.cache[0].make_mask(1) is not None
     _draw(rows, 3, told)
     for owner, tokens in told.items():
         assert tokens == alone([*prompts, [7, 8, 9]][owner], len(tokens))

@@ -226,7 +226,7 @@ def test_prompts_that_begin_alike_are_answered_as_alone(model, even, wave):
                     told.setdefault(drawn.row.owner, []).append(drawn.token)
                     if len(told[drawn.row.owner]) == 8 + drawn.row.owner % 3:
                         rows.leave([drawn.row])
-                kinds |= {type(layer).__name__ for layer in rows._cache}
+                kinds |= {type(layer).__name__ for layer in rows.cache}
         return {owner: tokens[: 8 + owner % 3] for owner, tokens in told.items()}, kinds
 
     (ours, shared), (theirs, copied) = answers(shared=True), answers(shared=False)
