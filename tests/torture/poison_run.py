@@ -87,8 +87,9 @@ daemon.handles.Handle._alone = lambda self, wish: False
 )
 
 
-#: Every how many-th job of a mix with them is for a demo model: of the poison, one in hundred, every other is too.
-_DEMO: Final = 8
+#: Every how many-th job of a mix with them is for a demo model, from which on: every other one of the poison, which are
+#: the jobs 50, 150, 250 and so on. A few of them keep two processors as busy as all others do.
+_DEMO, _FROM = 40, 30
 
 
 def poisoned(share: float, *, seconds: tuple[float, float], demo: bool = False) -> Mix:
@@ -100,7 +101,7 @@ def poisoned(share: float, *, seconds: tuple[float, float], demo: bool = False) 
     def mix(number: int, chance: random.Random) -> Order:
         # Whether it is poison depends on its number alone: how many there are is certain, whichever client takes it.
         bad = share > 0 and number % round(1 / share) == round(1 / share) // 2
-        real = demo and number % _DEMO == _DEMO - 2
+        real = demo and number % _DEMO == _FROM
         if real and not bad:
             return demo_order(number, chance)
         key = f"{'poison' if bad else 'job'}-{number}"
