@@ -136,8 +136,12 @@ class Rows:
         """Take *rows* in with their single *caches*; *inputs* are the tokens that they are fed next."""
         import mlx.core as mx
 
+        self._take(rows, caches, mx.array(list(inputs), dtype=mx.uint32))
+
+    def _take(self, rows: Sequence[Row], caches: Sequence[Cache], fed: Any) -> None:
+        import mlx.core as mx
+
         self._tidy()
-        fed = mx.array(list(inputs), dtype=mx.uint32)
         if self._places:
             ours = lm_caches.merged([self.cache]) if len(self._places) == 1 else self.cache
             self.cache = lm_caches.extended(ours, lm_caches.merged(caches))
@@ -149,15 +153,16 @@ class Rows:
         self._changed()
 
     def move(self, rows: Sequence[Row], to: Rows, change: Callable[[Cache], Cache] | None = None) -> None:
-        """Let *rows* go on among those of *to*, their single caches changed by *change*."""
+        """Let *rows* go on among those of *to*, their single caches changed by *change*; waits for nothing."""
+        import mlx.core as mx
+
         caches = [self.cache_of(row) for row in rows]
         if change is not None:
             caches = [change(cache) for cache in caches]
-        fed = self._next.tolist()
-        inputs = [fed[self._places.index(row)] for row in rows]
+        fed = self._next[mx.array([self._places.index(row) for row in rows])]
         told = {row: self._coming.told[row] for row in rows if row in self._coming.told}
         self.leave(rows)
-        to.join(rows, caches, inputs)
+        to._take(rows, caches, fed)
         to._coming = to._coming._replace(told={**to._coming.told, **told})
 
     def leave(self, gone: Collection[Row]) -> None:

@@ -52,7 +52,7 @@ class Table:
         while prefill.unready:
             prefill.advance(others=False)
         ready = sorted(prefill.ready(), key=lambda prompt: prompt.owner)
-        made = [Row(owner=prompt.owner, cached=prompt.tokens[:-1]) for prompt in ready]
+        made = [Row(owner=prompt.owner, cached=prompt.tokens[:-1], logprobs=1) for prompt in ready]
         self.rows += made
         self.cohorts.join(made, [prompt.cache for prompt in ready], [prompt.tokens[-1] for prompt in ready])
 
@@ -64,6 +64,8 @@ class Table:
         """Compute *steps*."""
         for _ in range(steps):
             for drawn in self.cohorts.step():
+                # What was asked to be told beside a token comes along when its row is moved.
+                assert (drawn.token, drawn.logprob) == drawn.top[0]
                 self.told.setdefault(drawn.row.owner, []).append(drawn.token)
 
     @property
