@@ -129,7 +129,7 @@ class Drainer:
             found
             | ({"load"} if loading else set())
             | {"folder" for *_, source in running if source == "folder"}
-            | {"demo" for model, *_ in running if str(model).startswith("demo:")}
+            | {"demo" for _, task, _ in running if task in {"generate", "transcribe"}}
         )
 
     def _look(self, status: int, took: float, *, killed: bool, left: int) -> None:
