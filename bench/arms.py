@@ -9,11 +9,12 @@ from typing import Any
 
 import mlx.core as mx
 from machine import path_to_ours
-from weights import CONTEXT, SIZES, byte_tokenizer, random_model
+from weights import CONTEXT, SIZES, byte_tokenizer, random_model, settings
 
 path_to_ours()
 
-from plugins.lm_request import Limits  # noqa: E402 - the checkout has to be found first
+from plugins.estimate import kv_bytes_per_token  # noqa: E402 - the checkout has to be found first
+from plugins.lm_request import Limits  # noqa: E402
 from plugins.lm_session import LmSession  # noqa: E402
 
 #: A request: ``tokens``, ``max_tokens``, and what a session takes besides.
@@ -43,6 +44,9 @@ class Arms:
         self.model = random_model(size)
         self.vocabulary = SIZES[size]["vocab_size"]
         self.tokenizer = byte_tokenizer(self.vocabulary)
+        element = {"float32": 4}.get(SIZES[size]["dtype"], 2)
+        #: Of the caches: what a session weighs decoding rows apart by.
+        self.token_bytes = kv_bytes_per_token(settings(size), element)
 
     def tokens(self, count: int, seed: int) -> list[int]:
         """Return *count* tokens at random, without the one that ends a text."""
@@ -56,7 +60,8 @@ class Arms:
     def session(self, **kwargs: Any) -> LmSession:
         """Return a session on the model."""
         limits = Limits(context=CONTEXT, vocabulary=self.vocabulary)
-        return LmSession(self.model, Numbers(self.tokenizer), limits=limits, batch=ROWS, **kwargs)
+        kwargs = {"limits": limits, "batch": ROWS, "token_bytes": self.token_bytes, **kwargs}
+        return LmSession(self.model, Numbers(self.tokenizer), **kwargs)
 
     def answers(self, work: Work, **kwargs: Any) -> list[dict[str, Any]]:
         """Answer *work* with a session; return its results, in the order of *work*."""

@@ -38,6 +38,7 @@ class Ordering:
             Numbers(arms.tokenizer),
             limits=Limits(context=CONTEXT, vocabulary=arms.vocabulary),
             batch=options.rows,
+            token_bytes=arms.token_bytes,
             clock=self._clock,
         )
         self._clock = time.process_time if options.cpu_time else time.perf_counter
