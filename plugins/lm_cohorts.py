@@ -1,9 +1,9 @@
 """Rows of very different lengths, decoded apart: nobody is padded to a length that is many times his own.
 
 The caches of rows that are decoded together are padded to the longest (`plugins.lm_caches`), so each step reads that
-length once for every row. One document of 8,000 tokens among eight chats of 300 makes the others twenty-five times as
-dear; on two cores the step in which it joined took 2.1 s, and each one after it eight times what it had taken. Decoded
-apart, in a *cohort* of its own, it costs one more pass: the weights are read once more.
+length once for every row. A document of 8,000 tokens came to eight answers of 200: on two cores the step in which it
+joined took 2.1 s, and each one after it 0.18 s where it had been 0.02 (float32, 30 million weights). Decoded apart, in
+a *cohort* of its own, it costs one more pass, in which the weights are read once more: 0.5 and 0.06 s.
 
 So a row joins the cohort that it makes dearer by the least, if that is less than a pass, and otherwise gets one of its
 own. What is compared are the numbers that a step reads: decoding waits for memory, on a CPU as on a GPU. Cohorts that
