@@ -21,6 +21,7 @@ from daemon.conditions.readers import Readings, platform_reader
 from daemon.config.model import Config
 from daemon.config.reload import report
 from daemon.context import World
+from daemon.courtesy import Courtesy
 from daemon.dispatcher import UNBLOCK_AFTER, Dispatcher
 from daemon.events import STATE, Hub
 from daemon.executor import Executor
@@ -153,6 +154,7 @@ def build(
         reload=reload,
         shutdown=shutdown,
         lanes=ground.gate,
+        taking=work.courtesy.taking,
     )
     later.service.plan = work.planner.why
     watcher = _folders(ground, later.service)
@@ -263,6 +265,7 @@ class _Work:
     notifier: notify.Notifier
     aftermath: Aftermath
     awake: Awake
+    courtesy: Courtesy
     executor: Executor
     queue: JobQueue
     planner: Planner
@@ -289,7 +292,9 @@ def _work(ground: _Ground, later: _Later, *, owner: str) -> _Work:
         records=_records(ground),
     )
     planner = _planner(ground)
-    queue = JobQueue(ground.home.queue, executor.execute, workers=config().queue.workers, order=planner)
+    courtesy = Courtesy()
+    execute = courtesy.first(executor.execute)
+    queue = JobQueue(ground.home.queue, execute, workers=config().queue.workers, order=planner)
     planner.start(queue.poke)
     ground.models.follow(planner, queue.poke)
     dispatcher = Dispatcher(
@@ -305,6 +310,7 @@ def _work(ground: _Ground, later: _Later, *, owner: str) -> _Work:
         notifier=notifier,
         aftermath=aftermath,
         awake=awake,
+        courtesy=courtesy,
         executor=executor,
         queue=queue,
         planner=planner,

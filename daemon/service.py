@@ -87,7 +87,9 @@ class Service:
         reload: Callable[[], ReloadReport],
         shutdown: Callable[[], None],
         lanes: Lanes | None = None,
+        taking: Callable[[int], object] = lambda _count: None,
     ) -> None:
+        """*taking* hears how many submissions are being written down together."""
         self.hub = hub
         self._home = home
         self._config = config
@@ -99,6 +101,7 @@ class Service:
         self._reload = reload
         self._shutdown = shutdown
         self._lanes = lanes
+        self._taking = taking
         self._folders: Folders | None = None
         self._folder_desk: FolderDesk | None = None
         self._schedules: ScheduleDesk | None = None
@@ -164,6 +167,7 @@ class Service:
 
     def submit_all(self, news: Sequence[NewJob]) -> list[tuple[Job, bool] | MlxdError]:
         """Do what `submit` does for each of *news*, with one sync of the disk; return what it would return or raise."""
+        self._taking(len(news))
         refused = [self._refusal(new) for new in news]
         sound = [new for new, error in zip(news, refused, strict=True) if error is None]
         told = iter(self._ledger.add_all(sound, limit=self._config().queue.limit) if sound else ())

@@ -66,11 +66,14 @@ class Desk:
     models: FakeScheduler
     config: list[Config]
     stopped: list[int]
+    #: How many submissions the service said it was writing down together, each time.
+    taken: list[int]
 
 
 @pytest.fixture(name="desk")
 def _desk(tmp_path: Path) -> Iterator[Desk]:
     bench, queue, models, config, stopped = Bench(tmp_path), FakeQueue(), FakeScheduler(), [Config()], []
+    taken: list[int] = []
     plugins = PluginManager(builtins=())
     noop = FunctionTask("noop", lambda ctx, params: {})
     plugins.tasks = {"noop": noop, "pull": FunctionTask("pull", lambda ctx, params: {})}  # type: ignore[dict-item]
@@ -86,10 +89,11 @@ def _desk(tmp_path: Path) -> Iterator[Desk]:
         dispatcher=dispatcher,
         reload=lambda: ReloadReport(changed=("log.level",)),
         shutdown=lambda: stopped.append(1),
+        taking=taken.append,
     )
     facade: ServiceFacade = service
     assert facade is service
-    yield Desk(service, bench, queue, models, config, stopped)
+    yield Desk(service, bench, queue, models, config, stopped, taken)
     bench.close()
 
 
@@ -103,6 +107,13 @@ def test_submit_is_durable_then_hinted(desk: Desk) -> None:
     assert (created, created_again, again.id) == (True, False, job.id)
     assert desk.queue.hints == [job.id]
     assert event.data["id"] == desk.service.get(job.id[:6]).id == job.id
+
+
+def test_a_crowd_is_told_before_it_is_written_down(desk: Desk) -> None:
+    """Who runs jobs hears how many come together, also of those that are refused: reading them cost its time."""
+    told = desk.service.submit_all([NewJob(task="noop"), NewJob(task="nothing"), NewJob(task="noop")])
+    assert desk.taken == [3]
+    assert [isinstance(one, UnknownTask) for one in told] == [False, True, False]
 
 
 def test_submit_refuses_what_cannot_run(desk: Desk) -> None:
