@@ -41,7 +41,7 @@ def test_the_chosen_call_fails_and_no_other(tmp_path: Path) -> None:
     assert said.split() == ["ok", str(errno.EIO), "ok"]
 
 
-#: Opens files on several threads until its input ends, then says which errors it has seen.
+#: Opens files on several threads, says so, and when its input ends which errors it has seen.
 _BUSY = """
 import os, sys, threading
 seen, over = set(), threading.Event()
@@ -54,6 +54,7 @@ def work():
 threads = [threading.Thread(target=work) for _ in range(4)]
 for thread in threads:
     thread.start()
+print("ready", flush=True)
 sys.stdin.read()
 over.set()
 for thread in threads:
@@ -67,6 +68,8 @@ def test_a_process_is_let_go_between_two_calls(tmp_path: Path) -> None:
     """Who is let go in the middle of a call that was to fail would see an error that no disk has."""
     command = [sys.executable, "-c", _BUSY]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "ready\n"  # what it needs for itself must not fail
         for number in range(12):
             with Strace(process.pid, Fault(calls="openat", error="EIO"), log=tmp_path / f"{number}") as strace:
                 until(lambda strace=strace: strace.injected, 10.0)
