@@ -359,6 +359,8 @@ def test_a_new_recording_begins_at_once_and_an_urgent_one_goes_first(tmp_path, s
     session._pace.places = lambda: 2
     for name in ("a", "b"):
         session.submit(name, {"file": path, "lane": "batch", "condition_on_previous_text": True})
+    session._listen(session._lines["batch"])
+    _until_all_heard(session, "batch")  # a turn is for who has something to do
     told: list[tuple[str, str, dict]] = []
     while {event[0] for event in told if event[1] == "window"} != {"a", "b"}:
         told += session.step()
