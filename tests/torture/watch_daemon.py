@@ -33,10 +33,9 @@ task = "generate"
 settle_seconds = {hold}
 output = {answers}
 """
-#: Jobs made of files: params, result, state, wall-clock times; and the key by which the file is known.
+#: Jobs made of files: params, result, state, wall-clock time; and the key by which the file is known.
 _JOBS = """
-SELECT jobs.params, jobs.result, jobs.state, jobs.created_at, jobs.started_at, jobs.finished_at, seen.key
-FROM jobs
+SELECT jobs.params, jobs.result, jobs.state, jobs.created_at, seen.key FROM jobs
 JOIN seen ON seen.job_id = jobs.id AND seen.key LIKE 'content:%' WHERE jobs.task = 'stub' ORDER BY jobs.seq
 """
 
@@ -75,14 +74,13 @@ class KilledDaemon:
     def taken(self) -> list[Taken]:
         """Return what became jobs, and what these have read."""
         found = []
-        for params, result, state, created, *ran, key in self.home.query(_JOBS):
+        for params, result, state, created, key in self.home.query(_JOBS):
             digest = str(key).split(":")[1]
             path = str(json.loads(params)["file"])
             read = json.loads(result)["key"] if state == "succeeded" else digest
             if state != "succeeded" and Path(path).exists():
                 self.broken.append(f"the job of {path!r} is {state} though the file is there")
-            began, ended = (_monotonic(one or created) for one in ran)
-            found.append(Taken(path, digest, read, _monotonic(created), (began, ended)))
+            found.append(Taken(path, digest, read, _monotonic(created)))
         return found
 
     def demo(self) -> int:

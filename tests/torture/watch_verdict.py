@@ -20,12 +20,10 @@ class Taken(NamedTuple):
     path: str
     #: SHA-256 that the watcher took it by; None if that is not known.
     digest: str | None
-    #: SHA-256 of what the job would have read at that moment, or of what it did read when it `ran`.
+    #: SHA-256 of what the job would have read at that moment.
     read: str | None
     #: Seconds by the disk's clock.
     at: float
-    #: When it began and ended to read, by the same clock: a job that waited reads its file as it is by then.
-    ran: tuple[float, float] | None = None
 
 
 @dataclass
@@ -36,8 +34,6 @@ class WatchVerdict:
     lost: list[str] = field(default_factory=list)
     doubled: list[str] = field(default_factory=list)
     partial: list[str] = field(default_factory=list)
-    #: Files that were written anew after they were taken and before their jobs ran, which read the new content.
-    changed: int = 0
     excluded: list[str] = field(default_factory=list)
     late: list[str] = field(default_factory=list)
     #: Seconds from the moment that a content lay there until it was a job.
@@ -61,8 +57,6 @@ def judge(rests: Iterable[Rest], taken: Sequence[Taken], *, hold: float, grace: 
     verdict = WatchVerdict()
     for one in taken:
         _may(verdict, one, lying.get((one.path, one.digest or one.read or ""), []), hold)
-        if one.digest is not None and one.read != one.digest:
-            _read_another(verdict, one, lying.get((one.path, one.read or ""), []))
     times = Counter((one.path, one.digest or one.read or "") for one in taken)
     verdict.doubled += [f"{path!r}: {count} jobs for one content" for (path, _), count in times.items() if count > 1]
     first: dict[tuple[str, str], float] = {}
@@ -75,6 +69,8 @@ def judge(rests: Iterable[Rest], taken: Sequence[Taken], *, hold: float, grace: 
 
 def _may(verdict: WatchVerdict, one: Taken, there: list[Rest], hold: float) -> None:
     at = f"{one.path!r} at {one.at:.2f}"
+    if one.digest is not None and one.read != one.digest:
+        verdict.partial.append(f"{at}: the job reads other content than was taken")
     if not there:
         verdict.partial.append(f"{at}: taken with a content that nobody ever wrote whole")
         return
@@ -83,14 +79,6 @@ def _may(verdict: WatchVerdict, one: Taken, there: list[Rest], hold: float) -> N
         verdict.excluded.append(f"{at}: taken though it is {'to be left alone' if now else 'no longer there'}")
     elif one.at < min(rest.began for rest in there) + _wait(there[0], hold):
         verdict.partial.append(f"{at}: taken after {one.at - min(rest.began for rest in there):.2f} s")
-
-
-def _read_another(verdict: WatchVerdict, one: Taken, there: list[Rest]) -> None:
-    """A job may have read another content than was taken only if that lay there, whole, while it ran."""
-    if one.ran is not None and any(rest.began <= one.ran[1] and one.ran[0] <= rest.gone for rest in there):
-        verdict.changed += 1
-    else:
-        verdict.partial.append(f"{one.path!r} at {one.at:.2f}: the job reads other content than was taken")
 
 
 def _must(verdict: WatchVerdict, there: list[Rest], taken: float | None, hold: float, grace: float) -> None:

@@ -186,7 +186,6 @@ def _daemon(found: _Found, size: Size, seed: str, folder: Path) -> None:
     # Its times are the wall clock's, to a millisecond or so.
     verdict = judge(daemon.script.disk.rests, taken, hold=0.99, grace=_PATIENCE)
     found.add("killed-daemon", verdict, files=len({rest.path for rest in daemon.script.disk.rests}), taken=len(taken))
-    found.measured["killed-daemon_changed_before_they_ran"] = verdict.changed
     found.measured["killed-daemon_demo_prompts"] = daemon.demo()
     found.broken += daemon.broken
     found.recoveries += recoveries(daemon.kills, taken)
