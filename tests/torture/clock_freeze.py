@@ -17,7 +17,7 @@ from pathlib import Path
 import psutil
 
 from torture.checker import Verdict, check
-from torture.demo_jobs import SAMPLES
+from torture.demo_jobs import SAMPLES, known_words
 from torture.history import History
 from torture.home import TortureHome
 from torture.load import Order, submit_one, wait_ready
@@ -158,11 +158,11 @@ def _fill(folder: Path) -> None:
 
 
 def _wrong_answers(folder: Path) -> list[str]:
-    known = {path.stem: path.read_text(encoding="utf-8").split() for path in (SAMPLES / "expected").iterdir()}
+    said = {path.name: path.read_text(encoding="utf-8") for path in folder.glob("*.txt")}
     return [
-        f"the answer {path.name} is {path.read_text(encoding='utf-8')!r}"
-        for path in folder.glob("*.txt")
-        if path.read_text(encoding="utf-8").split() != known[path.name.split(".")[0]]
+        f"the answer {name} is {text!r}"
+        for name, text in said.items()
+        if text.split() != known_words(name.split(".")[0]).split()
     ]
 
 

@@ -27,11 +27,15 @@ def spoken_order(number: int) -> Order:
     return _order(number, "transcribe", SAMPLES / "memo.flac", words)
 
 
+def known_words(sample: str) -> str:
+    """Return what the prompt of the samples whose name begins with *sample* has to be answered with."""
+    return (SAMPLES / "expected" / f"{sample}.txt").read_text(encoding="utf-8")
+
+
 def prompt_order(number: int, chance: random.Random) -> Order:
     """Return a job that has one of the samples' prompts answered."""
     prompt = chance.choice(sorted((SAMPLES / "prompts").glob("*")))
-    words = next((SAMPLES / "expected").glob(f"{prompt.stem}*")).read_text(encoding="utf-8")
-    return _order(number, "generate", prompt, words)
+    return _order(number, "generate", prompt, known_words(prompt.stem))
 
 
 def _order(number: int, task: str, file: Path, words: str) -> Order:

@@ -9,7 +9,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from torture.demo_jobs import SAMPLES
+from torture.demo_jobs import SAMPLES, known_words
 from torture.home import TortureHome
 from torture.launchsim import Supervisor
 from torture.load import wait_ready
@@ -87,7 +87,11 @@ class KilledDaemon:
         """Return how many of the prompts were answered once, and rightly; what is wrong with the others is told."""
         asking = "SELECT source_detail, state, json_extract(result, '$.text') FROM jobs WHERE task = 'generate'"
         answered = sorted(self.home.query(asking))
-        wanted = sorted((str(path), "succeeded", _known(path)) for path in self.prompts.iterdir() if path.is_file())
+        wanted = sorted(
+            (str(path), "succeeded", known_words(path.stem).split())
+            for path in self.prompts.iterdir()
+            if path.is_file()
+        )
         if [(*row[:2], str(row[2]).split()) for row in answered] != wanted:
             self.broken.append(f"{len(wanted)} prompts became {[row[:2] for row in answered]}, or other answers")
         if len(files := list(self.answers.glob("*.txt"))) != len(wanted):
@@ -124,10 +128,6 @@ def recoveries(kills: Sequence[float], taken: Sequence[Taken]) -> list[float]:
         if times := [one.at - kill for one in taken if kill < one.at < after]:
             found.append(min(times))
     return found
-
-
-def _known(prompt: Path) -> list[str]:
-    return next((SAMPLES / "expected").glob(f"{prompt.stem}*")).read_text(encoding="utf-8").split()
 
 
 def _monotonic(created: int) -> float:

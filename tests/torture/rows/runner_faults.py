@@ -18,7 +18,7 @@ _MEMORY = (
     "machine. What its killer does is the row's SIGKILL."
 )
 CALM_S = {Tier.SHORT: 2.0, Tier.LONG: 20.0}
-#: What befalls the demo model's runner besides: signals from outside, in the middle of their work.
+#: What befalls the demo model's runner besides: signals from outside, in the middle of its work.
 DEMO = {
     Tier.SHORT: (signal.SIGSEGV,),
     Tier.LONG: (signal.SIGABRT, signal.SIGSEGV, signal.SIGKILL, signal.SIGBUS, signal.SIGSTOP) * 4,

@@ -6,7 +6,6 @@ import random
 from functools import partial
 
 import pytest
-from fakes_models import loaded_llama
 
 from plugins import lm_caches
 from plugins.lm_cohorts import Cohorts, Shape, pass_tokens
@@ -16,23 +15,6 @@ from plugins.lm_prefixes import Prefixes
 from plugins.lm_rows import Row, Rows
 
 pytestmark = pytest.mark.models
-
-
-@pytest.fixture(name="model", scope="module")
-def _model(tmp_path_factory):
-    return loaded_llama(tmp_path_factory.mktemp("tiny"))
-
-
-@pytest.fixture(name="alone", scope="module")
-def _alone(model):
-    """Draw greedily by mlx-lm's own loop."""
-    import mlx.core as mx
-    from mlx_lm.generate import generate_step
-
-    def draw(tokens, count):
-        return [int(token) for token, _ in generate_step(mx.array(tokens), model, max_tokens=count)]
-
-    return draw
 
 
 class Table:

@@ -164,9 +164,10 @@ def test_a_deaf_job_is_killed_after_its_time(job):
 def test_leftovers_of_the_group_get_a_term(job):
     """What the job leaves behind in its process group is counted and told to end; an escaped process is neither."""
     python = sys.executable
+    # The shell makes the file itself: a `touch` would be one more of the group for a moment after its file is there.
     plist = job(
         f"sleep 60 & echo $! > child; {python} -c 'import os, time; os.setsid(); print(os.getpid(), flush=True); "
-        "time.sleep(60)' > escaped & while [ ! -s escaped ]; do sleep 0.01; done; touch up; wait",
+        "time.sleep(60)' > escaped & while [ ! -s escaped ]; do sleep 0.01; done; : > up; wait",
         RunAtLoad=True,
     )
     with Supervisor(plist, throttle_s=0) as supervisor:
