@@ -149,11 +149,16 @@ class Engine:
         return count
 
     def _gaps(self) -> None:
-        """Measure the gaps between the tokens of others while a long prompt comes in; the first time does not count."""
+        """Measure the gaps between the tokens of others while a long prompt comes in; the first time does not count.
+
+        One session for all of them, as a resident model has one for its life: a new one for each would know nothing of
+        what pieces cost, while kernels that earlier ones had built are there.
+        """
         if not self._results.wants("engine.gap"):
             return
-        warm = self._options.warm
-        found = [self._gap(number) for number in range(warm + self._few)][warm:]
+        warm, session = self._options.warm, self._arms.session()
+        found = [self._gap(session, number) for number in range(warm + self._few)][warm:]
+        session.close()
         ratios = Spread.of([one["most"] / one["during"] for one in found])
         usual = Spread.of([one["usual"] for one in found])
         during, most = (Spread.of([one[name] for one in found]) for name in ("during", "most"))
@@ -163,11 +168,11 @@ class Engine:
         )
         self._results.value("engine.gap", ratios, unit="", rounds=len(found), note=note, readings=found)
 
-    def _gap(self, number: int) -> dict[str, float]:
-        session = self._arms.session()
-        for other in range(OTHERS):
+    def _gap(self, session: Any, number: int) -> dict[str, float]:
+        others = [f"o{other}" for other in range(OTHERS)]
+        for other, name in enumerate(others):
             tokens = self._arms.tokens(64, 100 * number + other)
-            session.submit(f"o{other}", self._arms.request(tokens, max_tokens=4000, lane="normal"))
+            session.submit(name, self._arms.request(tokens, max_tokens=4000, lane="normal"))
         before, during, seen = [], [], {}
         came = asked = False
         while not came:
@@ -182,7 +187,10 @@ class Engine:
                     (during if asked else before).append(now - seen[name])
                 if kind == "token":
                     seen[name] = now
-        session.close()
+        for name in [*others, "long"]:
+            session.cancel(name)
+        while session.busy:
+            list(session.step())
         return {"usual": statistics.median(before), "during": statistics.median(during), "most": max(during)}
 
     def _newcomer(self) -> None:

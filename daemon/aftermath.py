@@ -12,9 +12,10 @@ from datetime import datetime
 from pathlib import Path
 from typing import Final
 
-from daemon.folders.identity import Facts, FileChanged, content_digest, digest_of, place_key
+from daemon.folders.identity import FileChanged, content_digest
+from daemon.folders.taken import look
 from daemon.folders.trash import Trash
-from jobs.errors import LedgerUnavailable, MlxdError
+from jobs.errors import InputChanged, LedgerUnavailable, MlxdError
 from jobs.journal import Journal
 from jobs.ledger import Ledger, utcnow
 from jobs.model import After, Job, State
@@ -33,7 +34,8 @@ _TROUBLE: Final = frozenset({State.FAILED, State.QUARANTINED, State.BLOCKED})
 class Aftermath:
     """Called with every job that left the running state, on its worker's thread.
 
-    *unblock* wakes blocked jobs; *notify* tells whoever wants to know that the job has ended, or stopped for good.
+    *unblock* wakes blocked jobs; *notify* tells whoever wants to know that the job has ended, or stopped for good;
+    *anew* has a watched file looked at as if it had never been seen, for its job has stepped aside.
     *journal* is told where an input goes before it goes there; *trash* is where deleted ones go.
     """
 
@@ -45,6 +47,7 @@ class Aftermath:
         journal: Journal,
         trash: Trash,
         notify: Callable[[Job], object] = lambda _job: None,
+        anew: Callable[[Path], object] = lambda _path: None,
         clock: Callable[[], datetime] = utcnow,
     ) -> None:
         self._journal = journal
@@ -53,6 +56,7 @@ class Aftermath:
         self._plugins = plugins
         self._unblock = unblock
         self._notify = notify
+        self._anew = anew
 
     def __call__(self, job: Job) -> None:
         """Do what follows; nothing here can fail the job any more.
@@ -87,6 +91,9 @@ class Aftermath:
             elif job.state in _TROUBLE and job.source.rule is not None and path.exists():
                 # Without a rule nobody looks there: whoever submitted it has the job to look at.
                 write_error_sidecar(path, _explanation(job), root=job.placement.root)
+            elif job.state is State.CANCELLED and job.error is not None and job.error.type == InputChanged.slug:
+                # What lies there may have been taken for this job's: when it went back to what it was, for one.
+                self._anew(path)
         except LedgerUnavailable:
             raise
         except (MlxdError, OSError) as error:
@@ -97,16 +104,14 @@ class Aftermath:
     def _put_away(self, job: Job, path: Path) -> None:
         """Move or delete the input so that it can come back; a file that was changed meanwhile is another one."""
         keys = [key for _, key in self._journal.keys(job.id)]
-        taken = {found for key in keys if (found := digest_of(key))}
         try:
-            facts = Facts.of(path.lstat())
-            # As it was when it was taken: then its content is known without reading it.
-            unchanged = len(taken) == 1 and place_key(path, facts) in keys
-            digest = min(taken) if unchanged else content_digest(path, facts, root=job.placement.root)
+            lying = look(path, keys, root=job.placement.root)
+            if not lying.taken:
+                told = {"action": "input_changed", **job.log_context}
+                log.info("The input was changed meanwhile; it stays.", extra=told)
+                return
+            digest = lying.digest or content_digest(path, lying.facts, root=job.placement.root)
         except (FileNotFoundError, FileChanged):
-            return
-        if taken and digest not in taken:
-            log.info("The input was changed meanwhile; it stays.", extra={"action": "input_changed", **job.log_context})
             return
 
         def plan(target: Path) -> None:

@@ -52,6 +52,8 @@ class World:
     results: Path
     monotonic: Callable[[], float] = time.monotonic
     recalls: Recalls = field(default_factory=Recalls)
+    #: Job, whether to give up -> raises `InputChanged` if its watched file is not what it was made of.
+    require_input: Callable[[Job, Callable[[], bool]], None] = lambda _job, _stopping: None
 
 
 @dataclass(kw_only=True)
@@ -100,6 +102,7 @@ class RunContext:
         self._all_known = True
         self._drawn = False
         self._ran = {job.task}
+        self._input_read = False
 
     @property
     def saved(self) -> dict[str, Any] | None:
@@ -124,6 +127,20 @@ class RunContext:
     def check(self) -> None:
         """Raise if the job should stop."""
         self._stop.check()
+
+    def require_input(self) -> None:
+        """Raise `InputChanged` if the watched file is not what the job was made of."""
+        self._world.require_input(self.job, self._stop.event.is_set)
+
+    def input_read(self) -> None:
+        """Note that the input was read, if it still is what the job was made of."""
+        self.require_input()
+        self._input_read = True
+
+    def require_read(self) -> None:
+        """Raise `InputChanged` if the task has not said that it had read its input, and the file is another by now."""
+        if not self._input_read:
+            self.require_input()
 
     def persist(self, write: Callable[[], Written]) -> Written:
         """Write something down as `Stop.persist` does."""
@@ -267,6 +284,7 @@ class _Step:
         self.log = parent.log
         self.check, self.models, self.progress = parent.check, parent.models, parent.progress
         self.emit, self.run = parent.emit, parent.run
+        self.input_read = parent.input_read
         self.output = parent.output if outputs else self._unwritten
         self.written = parent.written if outputs else self._never_written
 

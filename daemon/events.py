@@ -174,6 +174,18 @@ class Hub:
         for follower in gone:  # outside the lock, which `close` takes
             follower.close()
 
+    def changed(self, job: Job, shown: Callable[[Job], Mapping[str, Any]]) -> None:
+        """Tell that *job* is new or stands differently: as *shown* shows it, if anybody listens.
+
+        Whoever follows later asks the ledger first, which has it already.
+        """
+        with self._lock:
+            if job.state is not State.RUNNING:
+                self._said.pop(job.id, None)
+            listened = job.id in self._followers or None in self._followers
+        if listened:
+            self.publish(job.id, STATE, shown(job))
+
     def subscribe(self, job_id: str | None = None, *, replay: bool = True) -> Subscription:
         """Follow one job, or everything (None); with *replay* what the running attempt said so far comes first."""
         subscription = Subscription(job_id, capacity=self._capacity, on_close=self._forget)

@@ -17,6 +17,7 @@ from daemon.stopping import Stop
 from daemon.verdicts import Policy, as_json, info_of, log_context, worth_another_try
 from daemon.views import public_job
 from jobs.errors import (
+    InputChanged,
     Interrupted,
     JobCancelled,
     LedgerUnavailable,
@@ -195,7 +196,7 @@ class Executor:
 
         1. The task returns: succeeded. 2. Stopped: cancelled, or back in the queue at no cost. 3. Its runner died:
         crash budget. 4. Something it needs is missing, or its results have no place: blocked. 5. It failed:
-        retried if that can help.
+        retried if that can help; if its watched file holds something else by now, that is another job's, and it ends.
         """
         ledger, fence = self._world.ledger, job.fence
         context: RunContext | None = None
@@ -204,9 +205,11 @@ class Executor:
             try:
                 context = RunContext(job, world=self._world, stop=stop)
                 stop.check()
+                context.require_input()
                 params = self._world.parse(job.task, {**self._world.defaults(job.task), **job.params})
                 run = partial(self._world.task(job.task).run, context, params)
                 result = self._records.run(job, params, context, run) if self._records else run()
+                context.require_read()
                 reach("job.done")
                 outputs, told = context.outputs, as_json(result)
                 return stop.persist(lambda: ledger.finish(job.id, fence, told, outputs))
@@ -225,7 +228,7 @@ class Executor:
                 why = info_of(error)
                 return stop.persist(lambda: ledger.block(job.id, fence, why))
             except BaseException as error:  # noqa: BLE001 - a task is somebody else's code: whatever it raises, SystemExit too, ends the job and not the worker
-                failure, written = error, _written(context)
+                failure, written = _reason(error, context), _written(context)
                 return stop.persist(lambda: self._failed(job, failure, written))
         except StaleFence:
             log.warning("Somebody else owns the job by now.", extra={"action": "job_lost", **job.log_context})
@@ -238,6 +241,8 @@ class Executor:
         return None
 
     def _failed(self, job: Job, error: BaseException, outputs: Sequence[OutputFile]) -> Job:
+        if isinstance(error, InputChanged):
+            return self._world.ledger.cancelled(job.id, job.fence, outputs, why=info_of(error))
         if not isinstance(error, MlxdError):
             log.error("The task raised.", exc_info=error, extra={"action": "task_raised", **job.log_context})
         retry_at = None
@@ -256,6 +261,16 @@ class Executor:
 
     def _tell(self, job: Job) -> None:
         self._world.hub.publish(job.id, STATE, public_job(job))
+
+
+def _reason(error: BaseException, context: RunContext | None) -> BaseException:
+    """Return why the job failed: a file that was being written while it was read is not what the reader says of it."""
+    try:
+        if context is not None and not isinstance(error, InputChanged):
+            context.require_read()
+    except InputChanged as changed:
+        return changed
+    return error
 
 
 def _written(context: RunContext | None) -> tuple[OutputFile, ...]:

@@ -7,6 +7,7 @@ import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from typing import Any, Final
 
 from daemon import notify
@@ -30,6 +31,7 @@ from daemon.folders.expectation import models_asked, models_of
 from daemon.folders.intake import Intake
 from daemon.folders.preview import Asking
 from daemon.folders.reverting import Reverting
+from daemon.folders.taken import TakenFiles
 from daemon.folders.trash import Trash
 from daemon.folders.watcher import Watcher
 from daemon.housekeeping import Housekeeping
@@ -157,7 +159,7 @@ def build(
         taking=work.courtesy.taking,
     )
     later.service.plan = work.planner.why
-    watcher = _folders(ground, later.service)
+    later.watcher = watcher = _folders(ground, later.service)
     later.schedules = schedules(
         ground.ledger,
         later.service,
@@ -168,7 +170,8 @@ def build(
         clock=utcnow,
     )
     later.service.keep(later.schedules.desk)
-    later.server = SocketServer(create_app(later.service), listener, before_stop=ground.hub.close)
+    app = create_app(later.service)
+    later.server = SocketServer(app, listener, short=app.state.short, before_stop=ground.hub.close)
     return Parts(
         owner=owner,
         hub=ground.hub,
@@ -221,6 +224,7 @@ class _Ground:
 
 def _ground(home: Home, config: Settings) -> _Ground:
     hub, ledger = Hub(), Ledger(home.ledger)
+    journal = Journal(ledger)
     place = plugin_place(home, config())
     plugins = PluginManager(files=place.files, entry_points=place.entry_points, disabled=place.disabled)
     plugins.load()
@@ -243,6 +247,7 @@ def _ground(home: Home, config: Settings) -> _Ground:
         defaults=lambda task: config().tasks.get(task, {}),
         settings=partial(_task_settings, config, plugins),
         results=home.results,
+        require_input=TakenFiles(journal).require,
     )
     return _Ground(
         home=home,
@@ -251,7 +256,7 @@ def _ground(home: Home, config: Settings) -> _Ground:
         ledger=ledger,
         plugins=plugins,
         models=models,
-        journal=Journal(ledger),
+        journal=journal,
         trash=make_trash(home),
         gate=gate,
         world=world,
@@ -276,7 +281,12 @@ def _work(ground: _Ground, later: _Later, *, owner: str) -> _Work:
     config = ground.config
     notifier = notify.Notifier(config=config, add=later.add)
     aftermath = Aftermath(
-        plugins=ground.plugins, unblock=later.unblock, notify=notifier, journal=ground.journal, trash=ground.trash
+        plugins=ground.plugins,
+        unblock=later.unblock,
+        notify=notifier,
+        anew=later.anew,
+        journal=ground.journal,
+        trash=ground.trash,
     )
     awake = Awake(lambda job: (lane := config().lanes.get(job.lane)) is not None and lane.keep_awake)
     executor = Executor(
@@ -374,6 +384,7 @@ class _Later:
     schedules: Schedules
     server: SocketServer
     housekeeping: Housekeeping
+    watcher: Watcher
 
     def __init__(self, ledger: Ledger, hub: Hub) -> None:
         self._ledger = ledger
@@ -407,6 +418,10 @@ class _Later:
     def unblock(self) -> None:
         """Let blocked jobs try again."""
         self.service.unblock()
+
+    def anew(self, path: Path) -> None:
+        """Have a watched file looked at once more."""
+        self.watcher.reconsider(path)
 
     def look_around(self) -> float | None:
         """Mend what nobody tells of: a socket whose file is gone, jobs whose model or room has come.

@@ -204,7 +204,7 @@ class Service:
 
     def announce(self, job: Job) -> None:
         """Tell followers of a job that is new or changed, and leave a hint for it if it is queued."""
-        self.hub.publish(job.id, STATE, public_job(self._with_reason(job)))
+        self.hub.changed(job, lambda told: public_job(self._with_reason(told)))
         self._dispatcher.put(job)
 
     def get(self, job_id: str) -> Job:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Final
@@ -10,7 +10,7 @@ from typing import Final
 from sqlalchemy import Connection, bindparam, func, or_, select
 from sqlalchemy.dialects.sqlite import insert as upsert
 
-from jobs.errors import QueueFull
+from jobs.errors import InputChanged, QueueFull
 from jobs.model import TERMINAL, Job, NewJob, State
 from jobs.rows import NOTHING_YET, new_row, printable, select_jobs, to_job
 from jobs.schema import jobs, seen
@@ -22,8 +22,34 @@ SeenFile = tuple[Path, str] | tuple[Path, str, str]
 _UNFINISHED: Final = or_(*(jobs.c.state == state.value for state in State if state not in TERMINAL))
 _COUNT: Final = select(func.count()).select_from(jobs).where(_UNFINISHED)
 _BY_KEY: Final = select_jobs().where(jobs.c.idempotency_key == bindparam("key"))
+#: Asked in the statement itself: between two of them the job might step aside. One that was cleaned away counts.
+_ASIDE: Final = select(jobs.c.id).where(
+    jobs.c.id == seen.c.job_id,
+    jobs.c.state == State.CANCELLED.value,
+    func.json_extract(jobs.c.error, "$.type") == InputChanged.slug,
+)
+_SEEN: Final = select(seen.c.job_id).where(
+    seen.c.folder == bindparam("folder"), seen.c.key == bindparam("key"), ~_ASIDE.exists()
+)
 # The twin of an id gets no row.
+_INSERT_ALL: Final = upsert(jobs).on_conflict_do_nothing(index_elements=["id"]).returning(jobs.c.id, jobs.c.seq)
 _INSERT: Final = upsert(jobs).on_conflict_do_nothing(index_elements=["id"]).returning(jobs.c.seq)
+
+
+def insert_jobs(
+    connection: Connection, news: Sequence[NewJob], *, new_id: Callable[[], str], now: datetime
+) -> list[Job]:
+    """Write all of *news* down with one statement, in their order."""
+    rows = [new_row(new, job_id=new_id(), now=now) for new in news]
+    given = {row.id: row.seq for row in connection.execute(_INSERT_ALL, rows)} if rows else {}
+    # A twin has none: it is written down by itself, under another id.
+    seqs = [given.pop(row["id"], None) for row in rows]
+    return [
+        insert_job(connection, new, new_id=new_id, now=now)
+        if seq is None
+        else to_job({**NOTHING_YET, **row, "seq": seq})
+        for new, row, seq in zip(news, rows, seqs, strict=True)
+    ]
 
 
 def insert_job(connection: Connection, new: NewJob, *, new_id: Callable[[], str], now: datetime) -> Job:
@@ -42,11 +68,14 @@ def unfinished(connection: Connection) -> int:
 def admit(count: int, limit: int | None) -> None:
     """Raise `QueueFull` if *limit* jobs are allowed and *count* are unfinished."""
     if limit is not None and count >= limit:
-        raise QueueFull(
-            f"{count} jobs are unfinished and {limit} are allowed; try again later.",
-            unfinished=count,
-            limit=limit,
-        )
+        raise no_room(count, limit)
+
+
+def no_room(count: int, limit: int | None) -> QueueFull:
+    """Return the refusal of a job beyond the *limit*."""
+    return QueueFull(
+        f"{count} jobs are unfinished and {limit} are allowed; try again later.", unfinished=count, limit=limit
+    )
 
 
 def repeated_job(connection: Connection, new: NewJob, file: SeenFile | None) -> Job | None:
@@ -63,10 +92,9 @@ def repeated_job(connection: Connection, new: NewJob, file: SeenFile | None) -> 
 
 
 def seen_job(connection: Connection, file: SeenFile) -> str | None:
-    """Return the id of the job that the watched *file* became."""
+    """Return the id of the job that the watched *file* became; one that stepped aside unread stands for none."""
     folder, key, *_ = file
-    query = select(seen.c.job_id).where(seen.c.folder == folder, seen.c.key == key)
-    job_id: str | None = connection.execute(query).scalar_one_or_none()
+    job_id: str | None = connection.execute(_SEEN, {"folder": folder, "key": key}).scalar_one_or_none()
     return job_id
 
 

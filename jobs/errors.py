@@ -28,6 +28,7 @@
     ├── RunnerDied                 the runner process ended while it was serving: crash budget, not error budget
     ├── Interrupted                the daemon is draining: put the job back, it costs no attempt
     ├── JobCancelled               the person took the job back
+    ├── InputChanged               its watched file holds something else by now, which is another job
     ├── ConfigError                the configuration is wrong; names file, key, what it got, what it wanted
     ├── DaemonUnreachable          nothing answers on the socket
     ├── AlreadyRunning             another mlxd holds this home
@@ -224,6 +225,12 @@ class JobCancelled(MlxdError):
     """The job was cancelled."""
 
     slug = "cancelled"
+
+
+class InputChanged(MlxdError):
+    """The watched file was changed before its job had read it."""
+
+    slug = "input-changed"
 
 
 class ConfigError(MlxdError):

@@ -20,7 +20,7 @@ from typing import Any, Final
 from sqlalchemy import Connection, bindparam, update
 
 from jobs import claims, database, moves
-from jobs.accepting import SeenFile, admit, insert_job, remember, repeated_job, unfinished
+from jobs.accepting import SeenFile, admit, insert_job, insert_jobs, no_room, remember, repeated_job, unfinished
 from jobs.errors import LedgerUnavailable, MlxdError
 from jobs.model import ErrorInfo, Job, Lane, NewJob, OutputFile, Progress, State, new_job_id
 from jobs.reading import Reading
@@ -95,6 +95,8 @@ class Ledger(Reading):
     def _add_each(
         self, connection: Connection, news: Sequence[NewJob], limit: int | None
     ) -> list[tuple[Job, bool] | MlxdError]:
+        if all(new.idempotency_key is None for new in news):
+            return self._add_new(connection, news, limit)
         told: list[tuple[Job, bool] | MlxdError] = []
         count = 0 if limit is None else unfinished(connection)
         for new in news:
@@ -105,6 +107,16 @@ class Ledger(Reading):
             except MlxdError as error:  # it was refused before anything of it was said
                 told.append(error)
         return told
+
+    def _add_new(
+        self, connection: Connection, news: Sequence[NewJob], limit: int | None
+    ) -> list[tuple[Job, bool] | MlxdError]:
+        """Do what `_add_each` does for jobs that repeat none, as far as there is room."""
+        count = 0 if limit is None else unfinished(connection)
+        room = len(news) if limit is None else max(0, limit - count)
+        added = insert_jobs(connection, news[:room], new_id=self._new_id, now=self._clock())
+        full = [no_room(count + len(added), limit) for _ in news[room:]]
+        return [*((job, True) for job in added), *full]
 
     def _tried(self, new: NewJob, limit: int | None) -> tuple[Job, bool] | MlxdError:
         try:
@@ -232,9 +244,14 @@ class Ledger(Reading):
         now = self._clock()
         return self._end("block", job_id, fence, lambda job: moves.blocked(job, error, now=now))
 
-    def cancelled(self, job_id: str, fence: int, outputs: Sequence[OutputFile] = ()) -> Job:
-        """Record that the running job stopped because it was cancelled, and what it had written by then."""
-        changes = moves.stopped(outputs, now=self._clock())
+    def cancelled(
+        self, job_id: str, fence: int, outputs: Sequence[OutputFile] = (), *, why: ErrorInfo | None = None
+    ) -> Job:
+        """Record that the running job stopped because it was cancelled, and what it had written by then.
+
+        *why* is told if no person asked for it. After an `InputChanged` the job speaks for no watched file any more.
+        """
+        changes = moves.stopped(outputs, why=why, now=self._clock())
         return self._end("stop", job_id, fence, lambda _job: changes)
 
     # What people and the daemon ask for.

@@ -86,9 +86,10 @@ def cancelled(job: Job, *, now: datetime) -> Changes:
     return stopped(now=now)
 
 
-def stopped(outputs: Sequence[OutputFile] = (), *, now: datetime) -> Changes:
-    """Return the end of a cancelled job, with the files it had written by then."""
-    return _ended(State.CANCELLED, now) | {"outputs": outputs_column(outputs)}
+def stopped(outputs: Sequence[OutputFile] = (), *, why: ErrorInfo | None = None, now: datetime) -> Changes:
+    """Return the end of a cancelled job, with the files it had written by then; *why*, if no person asked for it."""
+    told = {} if why is None else {"error": _error(why)}
+    return _ended(State.CANCELLED, now) | {"outputs": outputs_column(outputs)} | told
 
 
 def _waiting(job: Job, state: State, now: datetime) -> Changes:

@@ -98,12 +98,12 @@ class JobQueue:
         order: Order | None = None,
     ) -> None:
         self._file = HintFile(path)
-        self._lanes: dict[Lane, tuple[LaneHuey, Callable[..., Any], LaneConsumer]] = {}
+        self._lanes: dict[Lane, tuple[LaneHuey, LaneConsumer]] = {}
         for lane in Lane:
             kept = {"storage_class": storage, "file": self._file, "order": order}
             huey = LaneHuey(lane.value, results=False, serializer=HintSerializer(), **kept)
-            task = huey.task()(_guarded(execute, lane))
-            self._lanes[lane] = huey, task.s, LaneConsumer(huey, workers=workers.get(lane, 0), periodic=False)
+            huey.task()(_guarded(execute, lane))
+            self._lanes[lane] = huey, LaneConsumer(huey, workers=workers.get(lane, 0), periodic=False)
 
     def put(self, job_id: str, *, lane: Lane = Lane.NORMAL, priority: int = 0, need: str = "") -> None:
         """Hint that *job_id* may run: at once if a worker of *lane* is free, else higher *priority* first.
@@ -111,13 +111,13 @@ class JobQueue:
         *need* is what the job cannot do without, as far as that is known: the order of the lane goes by it. Cheap,
         never blocks for long, and does nothing if the same hint waits already.
         """
-        huey, task, _ = self._lanes[lane]
-        huey.storage.label(_encoded(TASK_NAME, job_id), need)
-        huey.enqueue(task(job_id, priority=priority))
+        storage, message = self._lanes[lane][0].storage, _encoded(TASK_NAME, job_id)
+        storage.label(message, need)
+        storage.enqueue(message, priority)  # what huey would put there itself, without a task made for it
 
     def start(self) -> None:
         """Start the workers; hints of the last time are served too."""
-        for _, _, consumer in self._lanes.values():
+        for _, consumer in self._lanes.values():
             consumer.start()
 
     def stop(self, timeout: float) -> bool:
@@ -126,10 +126,10 @@ class JobQueue:
         Hints that nobody took stay on disk. A worker that is still busy ends after its call.
         """
         deadline = time.monotonic() + timeout
-        for huey, _, consumer in self._lanes.values():
+        for huey, consumer in self._lanes.values():
             consumer.stop_flag.set()
             huey.storage.close()
-        threads = [thread for _, _, consumer in self._lanes.values() for thread in consumer.threads]
+        threads = [thread for _, consumer in self._lanes.values() for thread in consumer.threads]
         for thread in threads:
             if thread.ident is not None:
                 thread.join(max(deadline - time.monotonic(), 0))
@@ -138,22 +138,22 @@ class JobQueue:
 
     def hinted(self, job_id: str, *, lane: Lane) -> bool:
         """Return whether a hint for *job_id* waits in *lane*."""
-        huey, _, _ = self._lanes[lane]
+        huey, _ = self._lanes[lane]
         waits: bool = huey.storage.holds(_encoded(TASK_NAME, job_id))
         return waits
 
     def poke(self) -> None:
         """Let workers that wait ask again what they may take: what some hints need has come or gone."""
-        for huey, _, _ in self._lanes.values():
+        for huey, _ in self._lanes.values():
             huey.storage.poke()
 
     def waiting(self) -> int:
         """Return how many hints wait, over all lanes."""
-        return sum(huey.storage.queue_size() for huey, _, _ in self._lanes.values())
+        return sum(huey.storage.queue_size() for huey, _ in self._lanes.values())
 
 
 def _encoded(name: str, job_id: str) -> bytes:
-    return json.dumps({"name": name, "job_id": job_id, "v": _VERSION}, separators=(",", ":")).encode()
+    return f'{{"name":{json.dumps(name)},"job_id":{json.dumps(job_id)},"v":{_VERSION}}}'.encode()
 
 
 def _guarded(execute: Callable[[str, Lane], None], lane: Lane) -> Callable[[str], None]:

@@ -60,6 +60,7 @@ class Batch:
     def run(self, ctx: TaskContext, params: Params) -> dict[str, Any]:
         """Do every item that is not done yet, write the manifest and return the counts."""
         items = chosen_items(params, **opening(ctx.job.placement))
+        ctx.input_read()
         run = _Run(ctx, params, items, clock=self._clock)
         run.finish_open_items()
         return run.conclude()

@@ -109,6 +109,7 @@ def _read(ctx: TaskContext, params: Params) -> tuple[Params, str]:
         return params, params.prompt or ""
     # A watched folder is where strangers' files land: there, links are not followed.
     text = read_text(params.file, limit=params.max_input_bytes, **opening(ctx.job.placement))
+    ctx.input_read()
     if not params.front_matter:
         return params, text.strip()
     said = front_matter.split(text)

@@ -88,6 +88,17 @@ class TaskContext(Protocol):
 
         """
 
+    def input_read(self) -> None:
+        """Say that the input file has been read: what comes of it is of what the job was made of, or of nothing.
+
+        Call it after the last byte was read. A task that never does is asked when it has returned. Without a watched
+        folder's file this does nothing.
+
+        Raises:
+            InputChanged: the file was changed meanwhile; let it through, its new content is another job.
+
+        """
+
     def progress(self, done: float, total: float | None = None, *, unit: str = "", message: str = "") -> None:
         """Say how far the job is. Cheap: may be called for every token; the ledger is written at most once a second."""
 

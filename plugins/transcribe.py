@@ -72,6 +72,7 @@ class Transcribe:
             request["below"] = str(ctx.job.placement.root)
         with ctx.models(params.model, runtime="whisper") as model:
             transcript = _heard(ctx, model, request)
+        ctx.input_read()
         stem = ctx.stem or params.file.stem
         written = [ctx.output(f"{stem}.{form}", FORMATS[form](transcript)) for form in params.formats]
         return {

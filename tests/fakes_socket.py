@@ -187,9 +187,11 @@ def serving(service: ServiceFacade, **options: Any) -> Iterator[Path]:
     max_body = options.pop("max_body", MAX_BODY)
     with short_folder() as folder:
         path = folder / "state" / "mlxd.sock"
+        app = create_app(service, max_body=max_body)
         server = SocketServer(
-            create_app(service, max_body=max_body),
+            app,
             bind(path),
+            short=app.state.short,
             before_stop=service.hub.close,
             allow=options.pop("allow", is_own),
             **options,

@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from jobs.errors import Interrupted, JobCancelled, MlxdError
+from jobs.errors import InputChanged, Interrupted, JobCancelled, MlxdError
 from jobs.model import Job, OutputFile, Placement
 from jobs.outputs import OutputWriter
 from plugins.manager import PluginManager
@@ -163,6 +163,10 @@ class FakeContext:
         self.leases: list[tuple[str, str | None]] = []
         self.drafts: list[str | None] = []
         self.leased = 0
+        #: How often the task said that it had read its input.
+        self.inputs_read = 0
+        #: Whether the answer to that is that it was changed meanwhile.
+        self.input_changed = False
         self.emitted: list[tuple[str, dict[str, Any]]] = []
         self.told: list[tuple[float, float | None, str, str]] = []
         self.checkpoints: list[dict[str, Any]] = []
@@ -204,6 +208,11 @@ class FakeContext:
             yield {"lm": self.lm, "whisper": self.whisper}[runtime]
         finally:
             self.leased -= 1
+
+    def input_read(self) -> None:
+        self.inputs_read += 1
+        if self.input_changed:
+            raise InputChanged
 
     def progress(self, done: float, total: float | None = None, *, unit: str = "", message: str = "") -> None:
         self.told.append((done, total, unit, message))

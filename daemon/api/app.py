@@ -56,7 +56,7 @@ class ProblemView(BaseModel):
 
 
 def create_app(service: ServiceFacade, *, max_body: int = MAX_BODY) -> FastAPI:
-    """Return the application that asks *service*."""
+    """Return the application that asks *service*; ``state.short`` is a way past it, for `daemon.api.answering`."""
     app = FastAPI(
         title="mlxd",
         summary="Jobs on resident MLX models.",
@@ -78,7 +78,7 @@ def create_app(service: ServiceFacade, *, max_body: int = MAX_BODY) -> FastAPI:
     app.add_exception_handler(RequestValidationError, _on_validation_error)
     app.add_exception_handler(HTTPException, _on_http_error)
     app.state.gathering = Gathering(service.submit_all)
-    app.add_middleware(QuickSubmit, gathering=app.state.gathering, refuse=_on_mlxd_error, most=min(SMALL, max_body))
+    app.state.short = QuickSubmit(app.state.gathering, refuse=_refused, most=min(SMALL, max_body))
     app.add_middleware(Guard, max_body=max_body)
     return app
 
@@ -109,8 +109,7 @@ class Guard:
             _log.exception("A request failed unexpectedly.", extra={"action": "request_failed", "path": scope["path"]})
             if started:
                 raise
-            detail = "mlxd failed at this request; its log says why."
-            await _answer(problem(500, slug=MlxdError.slug, detail=detail))(scope, receive, send)
+            await _answer(_unforeseen())(scope, receive, send)
 
     def _capped(self, scope: Scope, receive: Receive) -> Receive:
         declared = next((value for name, value in scope["headers"] if name == b"content-length"), b"0")
@@ -156,8 +155,24 @@ def _answer(document: Mapping[str, Any], headers: Mapping[str, str] | None = Non
     )
 
 
+def _unforeseen() -> dict[str, Any]:
+    return problem(500, slug=MlxdError.slug, detail="mlxd failed at this request; its log says why.")
+
+
+def _refused(error: BaseException) -> Response:
+    """Return what a submission on the short way hears instead of its job."""
+    if isinstance(error, MlxdError):
+        return _mlxd_error(error)
+    _log.error("A request failed unexpectedly.", extra={"action": "request_failed"}, exc_info=error)
+    return _answer(_unforeseen())
+
+
 def _on_mlxd_error(_request: Request, error: Exception) -> Response:
     assert isinstance(error, MlxdError)  # noqa: S101 - registered for exactly this class
+    return _mlxd_error(error)
+
+
+def _mlxd_error(error: MlxdError) -> Response:
     if status_of(error) >= 500:  # noqa: PLR2004 - HTTP
         _log.error("%s", error.message, extra={"action": "request_refused", "error": error.slug})
     return _answer(problem_of(error))

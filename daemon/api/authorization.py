@@ -11,12 +11,13 @@ Each refusal ends the connection, so that nothing can be smuggled behind it. The
 from __future__ import annotations
 
 import hmac
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any, Final, NamedTuple
 
 from starlette.responses import Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from daemon.api.answering import ShortWay
 from daemon.api.problems import PROBLEM, encode, problem
 
 _SCHEME: Final = b"bearer "
@@ -46,8 +47,27 @@ class Authorized:
         if scope["type"] == "lifespan":
             await self._app(scope, receive, send)
         elif scope["type"] == "http":
-            refused = refusal(scope["headers"], self._hosts, self._token)
+            refused = self._refusal(scope["headers"])
             await (self._app if refused is None else _answer(refused))(scope, receive, send)
+
+    def before(self, short: ShortWay) -> ShortWay:
+        """Return *short* as a way that leads through this gate too."""
+        return _Before(lambda headers: self._refusal(headers) is None, short)
+
+    def _refusal(self, headers: Headers) -> Refusal | None:
+        return refusal(headers, self._hosts, self._token)
+
+
+class _Before:
+    """Lets through to *short* what *admits* says; what it does not goes on to the application, and is refused there."""
+
+    def __init__(self, admits: Callable[[Headers], bool], short: ShortWay) -> None:
+        self._admits = admits
+        self._short = short
+        self.take = short.take
+
+    def fits(self, scope: Mapping[str, Any]) -> bool:
+        return self._short.fits(scope) and self._admits(scope["headers"])
 
 
 def refusal(headers: Headers, hosts: Collection[bytes], token: bytes) -> Refusal | None:

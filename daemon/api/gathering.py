@@ -34,8 +34,8 @@ class Gathering:
         self._under_way = 0
         self._impatient: asyncio.TimerHandle | None = None
 
-    async def submit(self, new: NewJob) -> tuple[Job, bool]:
-        """Have *new* written down; raises what the submission raised."""
+    def ask(self, new: NewJob) -> asyncio.Future[Outcome]:
+        """Have *new* written down, and hear what became of it; a fault that nobody foresaw is raised there."""
         loop = asyncio.get_running_loop()
         future: asyncio.Future[Outcome] = loop.create_future()
         self._waiting.append((new, future))
@@ -43,10 +43,7 @@ class Gathering:
             self._send(loop)
         elif self._impatient is None:
             self._impatient = loop.call_later(_PATIENCE, self._send, loop)
-        outcome = await future
-        if isinstance(outcome, MlxdError):
-            raise outcome
-        return outcome
+        return future
 
     def close(self) -> None:
         """Let the threads end."""

@@ -44,6 +44,7 @@ ERROR_STATUS: Final[Mapping[type[errors.MlxdError], int]] = MappingProxyType(
         errors.RunnerDied: 502,
         errors.Interrupted: 503,
         errors.JobCancelled: 409,
+        errors.InputChanged: 409,
         errors.ConfigError: 422,
         errors.DaemonUnreachable: 503,
         errors.AlreadyRunning: 409,

@@ -1,4 +1,4 @@
-"""HTTP/1.1 on one connection: uvicorn's, for our own user only, and not at the mercy of slow senders."""
+"""One connection: for our own user only, and not at the mercy of slow senders."""
 
 from __future__ import annotations
 
@@ -8,19 +8,16 @@ import socket
 from collections.abc import Callable
 from typing import Any, Final
 
-import h11
-from uvicorn.protocols.http.h11_impl import H11Protocol
-
+from daemon.api.answering import AnsweringProtocol, ShortWay
 from daemon.api.peers import is_own
 
 _log = logging.getLogger(__name__)
 
 #: Seconds from the first byte of a request (or from connecting) to its last one.
 RECEIVE_SECONDS: Final = 30.0
-_RECEIVING: Final = frozenset({h11.IDLE, h11.SEND_BODY})
 
 
-class GuardedProtocol(H11Protocol):
+class GuardedProtocol(AnsweringProtocol):
     """One connection. A stranger's is ended before a byte of it is read, in doubt too."""
 
     #: Whether the process at the other end is allowed here.
@@ -52,9 +49,15 @@ class GuardedProtocol(H11Protocol):
             super().data_received(data)
             self._watch()
 
+    def on_response_complete(self) -> None:
+        """Have a deadline for what came in part behind the request that is answered now."""
+        super().on_response_complete()
+        if self.arriving:
+            self._watch()
+
     def _watch(self) -> None:
         """Keep one deadline over the whole of a request's arrival: a byte now and then does not move it."""
-        if self.conn.their_state not in _RECEIVING or self.transport.is_closing():
+        if self.engaged or self.transport.is_closing():
             self._unwatch()
         elif self._deadline is None:
             self._deadline = self.loop.call_later(self.receive_seconds, self._too_slow)
@@ -71,7 +74,9 @@ class GuardedProtocol(H11Protocol):
             self.transport.abort()
 
 
-def guarded(*, allow: Callable[[socket.socket], bool], receive_seconds: float) -> type[GuardedProtocol]:
-    """Return the protocol class with its two settings (uvicorn takes a class and makes the objects itself)."""
-    members: dict[str, Any] = {"allow": staticmethod(allow), "receive_seconds": receive_seconds}
+def guarded(
+    *, allow: Callable[[socket.socket], bool], receive_seconds: float, short: ShortWay | None = None
+) -> type[GuardedProtocol]:
+    """Return the protocol class with its settings (uvicorn takes a class and makes the objects itself)."""
+    members: dict[str, Any] = {"allow": staticmethod(allow), "receive_seconds": receive_seconds, "short": short}
     return type("GuardedProtocol", (GuardedProtocol,), members)

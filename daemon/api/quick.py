@@ -6,94 +6,77 @@ about a request (a query, another type, a mistake) goes the long way, with what 
 
 from __future__ import annotations
 
+import asyncio
 import json
-from collections.abc import Callable
-from typing import Final
+from collections.abc import Callable, Mapping
+from typing import Any, Final
 
-from starlette.requests import Request
 from starlette.responses import Response
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from daemon.api.gathering import Gathering
+from daemon.api.answering import Answer
+from daemon.api.gathering import Gathering, Outcome
 from daemon.api.routes_jobs import accepted
 from daemon.api.submission import Submission
 from jobs.errors import MlxdError
-from jobs.model import NewJob
+from jobs.model import Job, NewJob
 
 #: Bytes; a larger body is worth a thread of its own.
 SMALL: Final = 64 * 1024
 _JSON: Final = b"application/json"
 
+Told = Callable[[Answer], None]
+
 
 class QuickSubmit:
-    """Middleware that answers plain ``POST /v1/jobs`` of *most* bytes. *refuse* makes the answer of an error."""
+    """Answers plain ``POST /v1/jobs`` of *most* bytes. *refuse* makes the answer of an error."""
 
-    def __init__(
-        self,
-        app: ASGIApp,
-        *,
-        gathering: Gathering,
-        refuse: Callable[[Request, Exception], Response],
-        most: int = SMALL,
-    ) -> None:
-        self._app = app
+    def __init__(self, gathering: Gathering, *, refuse: Callable[[BaseException], Response], most: int = SMALL) -> None:
         self._gathering = gathering
         self._refuse = refuse
         self._most = most
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Serve one request."""
-        if not _plain(scope, self._most):
-            await self._app(scope, receive, send)
-            return
-        read: list[Message] = []
-        new = _asked(await _body(receive, read))
+    def fits(self, scope: Mapping[str, Any]) -> bool:
+        """Tell whether it is a small submission in JSON whose parts are all in its body."""
+        if scope["path"] != "/v1/jobs" or scope["method"] != "POST" or scope["query_string"]:
+            return False
+        headers = dict(scope["headers"])
+        length = headers.get(b"content-length", b"")
+        small = length.isdigit() and int(length) <= self._most
+        return small and headers.get(b"content-type") == _JSON and b"idempotency-key" not in headers
+
+    def take(self, body: bytes, told: Told) -> bool:
+        """Have what *body* asks for written down, and tell; return False if there is anything to say about it."""
+        new = _asked(body)
         if new is None:
-            await self._app(scope, _again(read, receive), send)
-            return
+            return False
         try:
-            job, created = await self._gathering.submit(new)
-        except MlxdError as error:
-            answer = self._refuse(Request(scope), error)
-        else:
-            status, headers = accepted(job, created=created)
-            answer = Response(job.model_dump_json(), status, headers, media_type="application/json")
-        await answer(scope, receive, send)
+            asked = self._gathering.ask(new)
+        except RuntimeError:  # its threads have ended: the daemon stops, and the application says so
+            return False
+        asked.add_done_callback(lambda done: told(self._answer(done)))
+        return True
+
+    def _answer(self, done: asyncio.Future[Outcome]) -> Answer:
+        try:
+            outcome = done.result()
+            if not isinstance(outcome, MlxdError):
+                return _accepted(outcome[0], created=outcome[1])
+            refused = self._refuse(outcome)
+        except BaseException as error:  # noqa: BLE001 - a fault in one request must not be more, nor a plugin's SystemExit
+            refused = self._refuse(error)
+        return Answer(refused.status_code, refused.raw_headers, bytes(refused.body))
 
 
-def _plain(scope: Scope, most: int) -> bool:
-    """Tell whether it is a small submission in JSON whose parts are all in its body."""
-    if scope["type"] != "http" or scope["path"] != "/v1/jobs" or scope["method"] != "POST" or scope["query_string"]:
-        return False
-    headers = dict(scope["headers"])
-    length = headers.get(b"content-length", b"")
-    small = length.isdigit() and int(length) <= most
-    return small and headers.get(b"content-type") == _JSON and b"idempotency-key" not in headers
+def _accepted(job: Job, *, created: bool) -> Answer:
+    status, headers = accepted(job, created=created)
+    body = job.model_dump_json().encode()
+    said = [(name.lower().encode(), value.encode()) for name, value in headers.items()]
+    return Answer(status, [*said, (b"content-length", b"%d" % len(body)), (b"content-type", _JSON)], body)
 
 
-async def _body(receive: Receive, read: list[Message]) -> bytes | None:
-    """Return the body, None if the client went away; all that came is in *read*."""
-    while not read or read[-1].get("more_body"):
-        read.append(await receive())
-        if read[-1]["type"] != "http.request":
-            return None
-    return b"".join(message.get("body", b"") for message in read)
-
-
-def _asked(body: bytes | None) -> NewJob | None:
+def _asked(body: bytes) -> NewJob | None:
     """Return what *body* asks for, None if there is anything to say about it."""
     try:
-        return None if body is None else Submission.model_validate(json.loads(body)).new_job()
+        return Submission.model_validate(json.loads(body))
     except (ValueError, RecursionError):
         return None
-
-
-def _again(read: list[Message], receive: Receive) -> Receive:
-    """Return what gives the messages in *read* once more, and then goes on."""
-    rest = iter(read)
-
-    async def replay() -> Message:
-        message = next(rest, None)
-        return await receive() if message is None else message
-
-    return replay

@@ -17,6 +17,7 @@ from typing import Any, Final
 import uvicorn
 from uvicorn.config import Config
 
+from daemon.api.answering import ShortWay
 from daemon.api.listener import Listener, bind
 from daemon.api.peers import is_own
 from daemon.api.protocol import RECEIVE_SECONDS, guarded
@@ -31,7 +32,7 @@ _CONNECTIONS: Final = 1000
 
 
 class SocketServer:
-    """Serves an ASGI *app* on a *listener* from `start` to `stop`.
+    """Serves an ASGI *app* on a *listener* from `start` to `stop`; what fits *short* goes past the app.
 
     *before_stop* is called first when stopping: it must end what would go on for ever (streams of events).
     """
@@ -41,6 +42,7 @@ class SocketServer:
         app: Any,
         listener: Listener,
         *,
+        short: ShortWay | None = None,
         before_stop: Callable[[], None] = lambda: None,
         allow: Callable[[socket.socket], bool] = is_own,
         receive_seconds: float = RECEIVE_SECONDS,
@@ -51,7 +53,7 @@ class SocketServer:
         self._server = _Server(
             Config(
                 app,
-                http=guarded(allow=allow, receive_seconds=receive_seconds),
+                http=guarded(allow=allow, receive_seconds=receive_seconds, short=short),
                 ws="none",
                 loop="asyncio",
                 lifespan="on",

@@ -28,8 +28,10 @@ def tcp_server(service: ServiceFacade, address: Address, *, token: Path) -> Sock
     """
     secret = token_of(token)
     listener = bind(address)
-    app = Authorized(create_app(service), hosts=hosts(bound(listener)), token=secret)
-    return SocketServer(app, listener, before_stop=service.hub.close, allow=is_loopback)
+    app = create_app(service)
+    gate = Authorized(app, hosts=hosts(bound(listener)), token=secret)
+    short = gate.before(app.state.short)
+    return SocketServer(gate, listener, short=short, before_stop=service.hub.close, allow=is_loopback)
 
 
 def bind(address: Address) -> Listener:

@@ -46,13 +46,15 @@ def table(columns: Sequence[str], rows: Iterable[Sequence[Any]], *, console: Con
 
 
 def details(pairs: Mapping[str, Any], *, console: Console | None = None) -> None:
-    """Print names and values below each other; empty values are left out."""
+    """Print names and values below each other, the parts of a list too; empty values are left out."""
     out = console or _console()
     width = max(map(len, pairs), default=0)
     for name, value in pairs.items():
-        if value not in (None, "", [], ()):
-            line = Text(f"{name:<{width}}  ", style="bold").append_text(_cell(value))
-            out.print(line, soft_wrap=True)
+        if value in (None, "", [], ()):
+            continue
+        for number, part in enumerate(value if isinstance(value, list) else [value]):
+            label = f"{'' if number else name:<{width}}  "
+            out.print(Text(label, style="bold").append_text(_cell(part)), soft_wrap=True)
 
 
 def ago(moment: str | None, *, now: datetime | None = None) -> str:

@@ -160,20 +160,20 @@ class Intake:
         key = content_key(self._digest(folder, path, facts), fingerprint(rule, self._takes))
         reach("file.read")
         place = place_key(path, facts)
-        if known := self._ledger.seen(folder.path, key):
-            named = f"{key}:{name_key(path)}"
-            if self._failed(known):
-                key = place  # the content's key names the failed job
-            elif self._made_of(known, path) or self._ledger.seen(folder.path, named):
-                self._ledger.remember(folder.path, place, known)
-                self._digests.pop(path, None)
-                log.info("The same content was done before.", extra={"action": "file_known", "job_id": known})
-                return Outcome(Verdict.KNOWN)
-            else:
-                key = named
-        outcome = self._hand_in(folder, path, rule, facts, key)
+        own = self._own_key(folder, path, key)
+        failed = False
+        known = self._ledger.seen(folder.path, own)
+        if known and not (failed := self._failed(known)):
+            self._ledger.remember(folder.path, place, known)
+            self._digests.pop(path, None)
+            log.info("The same content was done before.", extra={"action": "file_known", "job_id": known})
+            return Outcome(Verdict.KNOWN)
+        # The content's key names the failed job, until there is the next one.
+        outcome = self._hand_in(folder, path, rule, facts, place if failed else own)
         reach("file.taken")
         self._digests.pop(path, None)
+        if failed and outcome.job is not None:
+            self._ledger.remember(folder.path, own, outcome.job.id)
         # Both keys were written with a new job; if it was there before, this place becomes known too.
         if outcome.verdict is Verdict.KNOWN and outcome.job is not None:
             self._ledger.remember(folder.path, place, outcome.job.id)
@@ -192,11 +192,8 @@ class Intake:
             return None
         digest = content_digest(path, facts, root=folder.path, stopping=self._stopping.is_set)
         key = content_key(digest, fingerprint(rule, self._takes))
-        done = self._ledger.seen(folder.path, key)
-        if done is None or self._failed(done):
-            return None
-        same = self._made_of(done, path) or self._ledger.seen(folder.path, f"{key}:{name_key(path)}")
-        return done if same else None
+        done = self._ledger.seen(folder.path, self._own_key(folder, path, key))
+        return None if done is None or self._failed(done) else done
 
     def is_output(self, path: Path) -> bool:
         """Tell whether mlxd wrote the file *path* itself."""
@@ -243,6 +240,14 @@ class Intake:
             return {}
         said = front_matter.of_file(path, lambda path, most: read_head(path, facts, most, folder.path))
         return {key: value for key, value in said.items() if key in names}
+
+    def _own_key(self, folder: FolderConfig, path: Path, key: str) -> str:
+        """Return by which key the file *path* is known: its content's, or if another file has that, with its name."""
+        named = f"{key}:{name_key(path)}"
+        if self._ledger.seen(folder.path, named):
+            return named
+        first = self._ledger.seen(folder.path, key)
+        return key if first is None or self._made_of(first, path) else named
 
     def _made_of(self, job_id: str, path: Path) -> bool:
         """Tell whether the job was made of the file at *path*; one that was cleaned away may have been."""

@@ -78,6 +78,8 @@ class Patrol:
         # Hashes of (path, facts) that need no second thought while they stay as they are: 60 bytes for each of a
         # hundred thousand files instead of 400. What counts is in the ledger.
         self._judged: set[int] = set()
+        # Files that are to be judged once more when they have been read.
+        self._doubted: set[str] = set()
         self._generation = 0
         self._blocked: set[int] = set()
         self._usable = False
@@ -126,6 +128,15 @@ class Patrol:
             for found in self._finder.at(relative):
                 if hash((found.relative, found.facts)) not in self._judged:
                     self._track(found)
+
+    def reconsider(self, relative: str, now: float) -> None:
+        """Look at the file *relative* as if it had never been judged."""
+        if relative in self._reading:
+            self._doubted.add(relative)
+            return
+        for found in self._finder.at(relative):
+            self._judged.discard(hash((found.relative, found.facts)))
+        self.hint(relative, now)
 
     def pause(self, *, paused: bool) -> None:
         """Take nothing from now on, or go on with a full look at the next turn."""
@@ -225,6 +236,9 @@ class Patrol:
             if not future.cancelled():
                 self._settling.track(relative, facts, now)
                 self._conclude(relative, facts, rule, future.result(), now)
+            if relative in self._doubted:
+                self._doubted.discard(relative)
+                self.reconsider(relative, now)
 
     def _conclude(self, relative: str, facts: Facts, rule: RuleConfig, outcome: Outcome, now: float) -> None:
         if outcome.verdict is Verdict.LATER:

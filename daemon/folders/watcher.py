@@ -94,6 +94,12 @@ class Watcher:
         """Take nothing of the watched *folder* from now on, or go on; who calls this remembers it."""
         self._ask(lambda: self._set_paused(folder, paused=paused))
 
+    def reconsider(self, path: Path) -> None:
+        """Look at the file *path* as if it had never been seen; returns at once."""
+        with self._changed:
+            self._commands.append((partial(self._reconsider, path), Future()))
+            self._changed.notify()
+
     def status(self) -> list[FolderStatus]:
         """Return how each folder did when the thread last looked."""
         return list(self._snapshot)
@@ -203,6 +209,11 @@ class Watcher:
         if patrol := self._patrols.get(folder):
             patrol.pause(paused=paused)
             self._publish()  # whoever asked looks at the status next
+
+    def _reconsider(self, path: Path) -> None:
+        for root, patrol in self._patrols.items():
+            if path.is_relative_to(root):
+                patrol.reconsider(path.relative_to(root).as_posix(), self._clock())
 
     def _publish(self) -> None:
         self._snapshot = [patrol.status() for patrol in self._patrols.values()]

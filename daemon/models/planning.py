@@ -14,6 +14,9 @@ overtake it meanwhile, which spares a swap for each of them; but not for longer 
 4. For a model that is due room is made: one whose jobs were taken until now is closed for the lane, and unloaded when
    the jobs that use it have ended. Until then nobody is kept waiting; only a bound of 0 lets nobody overtake at all.
 
+A running job of the lane that waits for a model goes before what is due: there are no more of these than workers, and
+its worker may be the one that the others would need (`daemon.models.residency.line_up`).
+
 So of the models that wait in a lane each is due within the bound after one of its jobs was first passed over, and in
 the time of one bound there are no more such swaps than models, however many jobs wait. Loads, and the ends of jobs that
 were running, come on top; so does a load for a job that a worker took while its model was given up. Jobs of one model

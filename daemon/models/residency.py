@@ -4,10 +4,12 @@ The decision for each request in the line (`decide`), numbered as in the body:
 
 1. Its model is resident and ready, and its place is not promised to a request ahead: **serve**.
 2. Its model is being loaded: **wait** for that one load, however many ask.
-3. Its model, or enough of the others, is on the way out or promised away: **wait** for that.
+3. Its model, or enough of the others, is on the way out or promised away, or somebody ahead has room made for the same
+   model: **wait** for that.
 4. It cannot fit even with everything unpinned evicted: **refuse**, with the numbers.
 5. There is room that nobody ahead counts on: **load**.
-6. Evicting idle, unpinned models, least recently used first, makes room: **evict** them; load when they are gone.
+6. Evicting idle, unpinned models, least recently used first, makes room: **evict** them; load when they are gone. Not
+   those that have just come for queued jobs that are ahead: a free worker has to have the time to take one of these.
 7. Only models in use could make room: **wait** for their leases to end, and promise their places to this request, so
    that an endless stream of requests on a resident model cannot starve one for another model.
 8. It is polite (nobody of its lane is to be disturbed for it), and only models could make room that its own lane, or a
@@ -17,7 +19,7 @@ The decision for each request in the line (`decide`), numbered as in the body:
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum, IntEnum
 from types import MappingProxyType
 from typing import Final
@@ -127,12 +129,22 @@ class Ahead:
     promised: frozenset[str] = frozenset()
     #: Bytes they need together.
     need: int = 0
+    #: The models that this room is for: it is counted once, however many ask for one of them.
+    coming: frozenset[str] = frozenset()
+    #: Models that came for queued jobs, of which none has begun yet: nobody behind makes room of these.
+    kept: frozenset[str] = frozenset()
 
     def behind(self, request: Request, decision: Decision) -> Ahead:
         """Return what the next in the line finds ahead when *request* has to wait for room."""
         if decision.verdict is Verdict.EVICT or (decision.verdict is Verdict.WAIT and decision.case not in _MODEST):
-            return Ahead(promised=self.promised | set(decision.victims), need=self.need + request.need)
+            need = 0 if request.key in self.coming else request.need
+            promised, coming = self.promised | set(decision.victims), self.coming | {request.key}
+            return replace(self, promised=promised, need=self.need + need, coming=coming)
         return self
+
+    def keeping(self, key: str) -> Ahead:
+        """Return what the next in the line finds when the model *key* is there for the jobs of a request ahead."""
+        return replace(self, kept=self.kept | {key})
 
 
 #: Case 2: the room is already taken by the load under way.
@@ -144,8 +156,18 @@ NOBODY: Final = Ahead()
 
 
 def line_up(requests: Iterable[Request], now: float) -> list[Request]:
-    """Return *requests* in the order they are served: by lane, waiting lifts, first come first served within."""
-    return sorted(requests, key=lambda one: (one.urgency(now), one.claim, one.seq))
+    """Return *requests* in the order they are served: by lane, waiting lifts, first come first served within.
+
+    Queued jobs are not lifted while a running one of their lane waits: its worker may be the one they would need.
+    """
+    line = list(requests)
+    running = {one.lane for one in line if one.claim is Claim.RUNNING}
+
+    def place(one: Request) -> tuple[int, Claim, int]:
+        behind = one.claim is not Claim.RUNNING and one.lane in running
+        return rank(one.lane) if behind else one.urgency(now), one.claim, one.seq
+
+    return sorted(line, key=place)
 
 
 def rank(lane: Lane) -> int:
@@ -174,6 +196,8 @@ def decide(  # noqa: PLR0911 - one return for each numbered case
         if mine.phase is Phase.READY and mine.key not in ahead.promised:  # 1
             return Decision(verdict=Verdict.SERVE, case=1)
         return Decision(verdict=Verdict.WAIT, case=2 if mine.phase is Phase.LOADING else 3)
+    if request.key in ahead.coming:  # 3
+        return Decision(verdict=Verdict.WAIT, case=3)
     available = budget - _memory(one for one in residents if one.pinned)
     if request.need > available:  # 4
         return Decision(verdict=Verdict.REFUSE, case=4, available=available)
@@ -184,7 +208,8 @@ def decide(  # noqa: PLR0911 - one return for each numbered case
     missing = request.need + ahead.need - free - coming
     if missing <= 0:  # 3
         return Decision(verdict=Verdict.WAIT, case=3)
-    others = [one for one in residents if not (one.pinned or one.phase is Phase.UNLOADING or one.key in ahead.promised)]
+    taken = ahead.promised | ahead.kept
+    others = [one for one in residents if not (one.pinned or one.phase is Phase.UNLOADING or one.key in taken)]
     if request.claim is Claim.POLITE:
         others = [one for one in others if one.key not in demand or rank(request.lane) < rank(demand[one.key])]
     if victims := _enough([one for one in others if one.idle], missing):  # 6

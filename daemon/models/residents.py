@@ -113,15 +113,33 @@ class Residents:
             if decision.verdict is Verdict.WAIT:
                 self._promise(request, decision.victims, now)
             before, ahead = ahead, ahead.behind(request, decision)
+            if (
+                decision.verdict is Verdict.SERVE
+                and request.claim is not Claim.RUNNING
+                and self._unused(request.key, now)
+            ):
+                ahead = ahead.keeping(request.key)
             if ahead is not before and request.key not in self.models:
                 reserved[request.key] = request.need
+        self._unload_surplus(sum(reserved.values()))
+
+    def _unload_surplus(self, reserved: int) -> None:
+        """Unload what has run out, and what is too much beside the *reserved* bytes of those who wait."""
         for key in residency.expired(self._residents(), self._clock()):
             self._unload(key, "idle")
         for key in residency.overflow(self._residents(), self._budget):
             self._unload(key, "memory")
-        while victims := self.memory.settle(self._budget, sum(reserved.values())):
+        while victims := self.memory.settle(self._budget, reserved):
             for key in victims:
                 self._unload(key, "memory")
+
+    def _unused(self, key: str, now: float) -> bool:
+        """Tell whether a model has just come, and nobody had the time to use it.
+
+        Not for ever: the workers that might use it may all be waiting for its place.
+        """
+        model = self.models[key]
+        return not model.leases and now < model.since + residency.PATIENCE_S
 
     @property
     def room(self) -> int:

@@ -6,10 +6,12 @@ ran, and that is counted, not timed.
 
 from __future__ import annotations
 
+import random
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import pytest
@@ -20,6 +22,7 @@ from daemon.context import World
 from daemon.dispatcher import Dispatcher
 from daemon.events import Hub
 from daemon.executor import Executor
+from daemon.models import residency
 from daemon.models.load_deaths import DeathPolicy
 from daemon.models.references import ResolvedModel
 from daemon.models.scheduler import ModelScheduler
@@ -80,7 +83,14 @@ class House:
     """Everything between a job's acceptance and its end, with room for *room* models; *planned* or as it came."""
 
     def __init__(
-        self, folder: Path, *, room: int, planned: bool = True, bound: float = 1000.0, workers: int = 2
+        self,
+        folder: Path,
+        *,
+        room: int,
+        planned: bool = True,
+        bound: float = 1000.0,
+        workers: int = 2,
+        sizes: Mapping[str, int] = MappingProxyType({}),
     ) -> None:
         self.loads: list[str] = []
         self.ran: list[str] = []
@@ -93,7 +103,7 @@ class House:
             runtimes={},
             spawn=lambda model, **more: ScriptedEngine(self, model, **more),
             budget=room * SIZE,
-            sizes=lambda _: SIZE,
+            sizes=lambda model: sizes.get(model.ref, SIZE),
             deaths=lambda: DeathPolicy(most=3, rest_s=1000.0),
         )
         task = FunctionTask("ask", self._run)
@@ -244,6 +254,21 @@ def test_an_overtaken_job_comes_to_its_turn_at_the_bound(make: Make) -> None:
     house.until(another)
     assert house.loads[: house.loads.index("b")] in (["a"], ["a", "a"])
     assert len(house.ran) > 2
+
+
+@pytest.mark.parametrize("seed", [1, 2, 3])
+def test_somebody_is_always_served(make: Make, monkeypatch: pytest.MonkeyPatch, seed: int) -> None:
+    """Every lane waits for models of which hardly two fit, and everybody has waited too long: all is done all the same.
+
+    What comes for one lane was given up for the next before anybody had used it, thousands of times a minute.
+    """
+    monkeypatch.setattr(residency, "PATIENCE_S", 0.2)
+    chance = random.Random(seed)
+    house = make(room=6, workers=3, bound=0.3, sizes={"a": 120, "b": 160, "c": 200, "d": 240, "e": 370})
+    jobs = [house.add(chance.choice("aabbccdde"), chance.choice(list(Lane))) for _ in range(250)]
+    house.open()
+    house.until(lambda: house.done() == len(jobs))
+    assert len(house.loads) <= len(jobs)
 
 
 def test_who_waits_for_a_model_holds_no_worker(make: Make) -> None:

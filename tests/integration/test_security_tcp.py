@@ -62,6 +62,19 @@ def test_the_same_interface_with_a_token(tmp_path):
         assert not any(token in one for one in refused)
 
 
+def test_a_submission_needs_the_token_too(tmp_path):
+    """A plain submission is taken with the token, and refused without it or from elsewhere, as everything is."""
+    with port_of(tmp_path) as (port, token):
+        host, bearer = f"Host: 127.0.0.1:{port}", f"Authorization: Bearer {token}"
+        plain = ["POST /v1/jobs HTTP/1.1", "Content-Type: application/json", "Content-Length: 12"]
+        answers = [
+            ask(port, *plain, *more, body=b'{"task":"a"}')
+            for more in ([host, bearer], [host], [f"Host: rebound.example:{port}", bearer], [host, bearer, "Origin: x"])
+        ]
+        assert [one.split()[1] for one in answers] == ["201", "401", "403", "403"]
+        assert '"task":"a"' in answers[0]
+
+
 def test_nothing_is_smuggled_behind_a_refusal(tmp_path):
     """A second request in the same bytes as a refused one is not answered."""
     with port_of(tmp_path) as (port, token):

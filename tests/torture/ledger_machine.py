@@ -27,11 +27,12 @@ from jobs.journal import Journal
 from jobs.ledger import Ledger
 from jobs.model import TERMINAL, ErrorInfo, Job, Lane, NewJob, OutputFile, Progress, State
 from jobs.schedules import ScheduleBook
-from torture.ledger_model import RETRY_WITHIN, STUCK, Model, Record, told
+from torture.ledger_model import CHANGED, RETRY_WITHIN, STUCK, Model, Record, told
 
 Returned = TypeVar("Returned")
 
 ERROR = ErrorInfo(type="error", message="No.")
+UNREAD = ErrorInfo(type=CHANGED, message="It was changed.")
 FOLDER = Path("/in")
 MOST_FAILURES = 2
 CRASH_LIMIT = 2
@@ -212,8 +213,8 @@ class LedgerMachine(RuleBasedStateMachine):
 
         def then() -> None:
             self.model.records.setdefault(job_id, Record(lane=lane, priority=priority, key=key, due=due))
-            if file is not None:
-                self.model.seen.setdefault(file, job_id)
+            if file is not None and self.model.known(file) is None:
+                self.model.seen[file] = job_id
 
         answer = self._write(lambda: self.ledger.add(new, limit=limit, seen=file), then)
         if answer is not None:
@@ -226,8 +227,8 @@ class LedgerMachine(RuleBasedStateMachine):
         return type(self.clock.now).fromtimestamp(self.clock.now.timestamp() + seconds, self.clock.now.tzinfo)
 
     def _repeated(self, key: str | None, file: tuple[Path, str] | None) -> str | None:
-        if file in self.model.seen:
-            return self.model.seen[file]
+        if file is not None and (known := self.model.known(file)) is not None:
+            return known
         return next((job for job, one in self.model.records.items() if key is not None and one.key == key), None)
 
     @precondition(lambda self: self.model.records)
@@ -315,13 +316,14 @@ class LedgerMachine(RuleBasedStateMachine):
         )
 
     @precondition(lambda self: self.model.running())
-    @rule(data=st.data(), end=st.sampled_from(["release", "block", "block", "cancelled"]))
+    @rule(data=st.data(), end=st.sampled_from(["release", "block", "block", "cancelled", "changed"]))
     def step_aside(self, data: st.DataObject, end: str) -> None:
         calls: dict[str, tuple[Any, Any]] = {
             # Looked up at each call: a death in between opens another ledger.
             "release": (lambda job, fence: self.ledger.release(job, fence), Record.release),  # noqa: PLW0108 - see above
             "block": (lambda job, fence: self.ledger.block(job, fence, ERROR), lambda one: one.block("error")),
             "cancelled": (lambda job, fence: self.ledger.cancelled(job, fence), Record.stop),  # noqa: PLW0108 - same
+            "changed": (lambda job, fence: self.ledger.cancelled(job, fence, why=UNREAD), Record.step_aside),
         }
         call, then = calls[end]
         self._write_running(data, call=call, then=then)
@@ -406,7 +408,7 @@ class LedgerMachine(RuleBasedStateMachine):
         waits = [one.due for one in model.records.values() if one.state is State.QUEUED and not one.may_start(now)]
         assert ledger.next_due() == min(waits, default=None)
         assert {key: ledger.seen(FOLDER, key) for key in ("f1", "f2", "f3")} == {
-            key: model.seen.get((FOLDER, key)) for key in ("f1", "f2", "f3")
+            key: model.known((FOLDER, key)) for key in ("f1", "f2", "f3")
         }
         done = [job for job, one in model.records.items() if one.state is State.SUCCEEDED and one.recipe]
         assert [(job.id, details) for job, details in ledger.recorded("r", limit=1000)] == [

@@ -14,6 +14,8 @@ from jobs.model import TERMINAL, Job, Lane, OutputFile, Progress, State, allowed
 RETRY_WITHIN = timedelta(minutes=10)
 #: States that a person's hand, or what was missing, ends.
 STUCK = (State.BLOCKED, State.QUARANTINED)
+#: Type of the error with which a job ends unread, for its watched file holds something else.
+CHANGED = "input-changed"
 _CONTENTS_KEPT = 8
 
 
@@ -85,6 +87,11 @@ class Record:
     def stop(self, outputs: Sequence[OutputFile] = ()) -> None:
         self._become(State.CANCELLED)
         self.outputs = tuple(outputs)
+
+    def step_aside(self) -> None:
+        """End unread: the watched file holds something else."""
+        self.stop()
+        self.error = CHANGED
 
     def cancel(self) -> None:
         if self.state is State.RUNNING:
@@ -167,6 +174,13 @@ class Model:
     moves: dict[str, dict[Path, Path]] = field(default_factory=dict)
     reverted: set[str] = field(default_factory=set)
     paused: set[Path] = field(default_factory=set)
+
+    def known(self, file: tuple[Path, str]) -> str | None:
+        """Return the job that stands for a watched file: none does that ended unread."""
+        job = self.seen.get(file)
+        if job is None or (self.records[job].state, self.records[job].error) == (State.CANCELLED, CHANGED):
+            return None
+        return job
 
     def unfinished(self) -> int:
         return sum(record.state not in TERMINAL for record in self.records.values())

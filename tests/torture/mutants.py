@@ -9,15 +9,15 @@ from datetime import datetime, timedelta
 from typing import Any
 from unittest import mock
 
-from sqlalchemy import Connection, select, true, update
+from sqlalchemy import Connection, bindparam, select, true, update
 from sqlalchemy.dialects.sqlite import insert as upsert
 
-from jobs import claims, journal, ledger, moves, reading, schedules, statements
+from jobs import accepting, claims, journal, ledger, moves, reading, schedules, statements
 from jobs.ledger import Ledger
 from jobs.model import Job, NewJob, OutputFile, State
 from jobs.rows import path_key, select_jobs, to_job
 from jobs.schedules import ScheduleBook
-from jobs.schema import fires, intents, jobs, notes
+from jobs.schema import fires, intents, jobs, notes, seen
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -90,6 +90,9 @@ def _unlimited_failures(job: Job, *args: Any, **kwargs: Any) -> moves.Changes:
 
 def _forget_the_wish(job: Job, *args: Any, **kwargs: Any) -> moves.Changes:
     return _released(job.model_copy(update={"cancel_requested": False}), *args, **kwargs)
+
+
+_any_job_stands = select(seen.c.job_id).where(seen.c.folder == bindparam("folder"), seen.c.key == bindparam("key"))
 
 
 def _recover_everybody(self: Ledger, owner: str) -> list[Job]:
@@ -185,6 +188,7 @@ MUTANTS = tuple(
         ("what has ended may be cancelled", moves, "cancelled", _cancel_anything),
         ("idempotency keys are ignored", ledger, "repeated_job", _only_files_repeat),
         ("watched files are not remembered", ledger, "repeated_job", _only_keys_repeat),
+        ("a job that ended unread stands for its file", accepting, "_SEEN", _any_job_stands),
         ("the crash budget is off by one", moves, "crashed", _one_crash_more),
         ("a shared death convicts", moves, "crashed", _shared_convicts),
         ("the error budget has no end", moves, "failed", _unlimited_failures),

@@ -33,9 +33,10 @@ task = "generate"
 settle_seconds = {hold}
 output = {answers}
 """
-#: Jobs made of files: params, result, state, wall-clock time; and the key by which the file is known.
+#: Jobs made of files: params, result, state, what ended them, wall-clock times; and the key by which the file is known.
 _JOBS = """
-SELECT jobs.params, jobs.result, jobs.state, jobs.created_at, seen.key FROM jobs
+SELECT jobs.params, jobs.result, jobs.state, json_extract(jobs.error, '$.type'),
+    jobs.created_at, jobs.started_at, jobs.finished_at, seen.key FROM jobs
 JOIN seen ON seen.job_id = jobs.id AND seen.key LIKE 'content:%' WHERE jobs.task = 'stub' ORDER BY jobs.seq
 """
 
@@ -74,13 +75,16 @@ class KilledDaemon:
     def taken(self) -> list[Taken]:
         """Return what became jobs, and what these have read."""
         found = []
-        for params, result, state, created, key in self.home.query(_JOBS):
+        for params, result, state, error, created, started, finished, key in self.home.query(_JOBS):
             digest = str(key).split(":")[1]
             path = str(json.loads(params)["file"])
             read = json.loads(result)["key"] if state == "succeeded" else digest
-            if state != "succeeded" and Path(path).exists():
+            # Its content was no longer there; whether that is true, the verdict asks of who wrote the files.
+            unread = (state, error) == ("cancelled", "input-changed")
+            if state != "succeeded" and not unread and Path(path).exists():
                 self.broken.append(f"the job of {path!r} is {state} though the file is there")
-            found.append(Taken(path, digest, read, _monotonic(created)))
+            aside = (_monotonic(started), _monotonic(finished)) if unread else None
+            found.append(Taken(path, digest, read, _monotonic(created), aside))
         return found
 
     def demo(self) -> int:

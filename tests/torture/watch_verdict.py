@@ -24,6 +24,8 @@ class Taken(NamedTuple):
     read: str | None
     #: Seconds by the disk's clock.
     at: float
+    #: From when until when the job ran that ended unread, for its file was another by then; None: it read it.
+    aside: tuple[float, float] | None = None
 
 
 @dataclass
@@ -71,6 +73,8 @@ def _may(verdict: WatchVerdict, one: Taken, there: list[Rest], hold: float) -> N
     at = f"{one.path!r} at {one.at:.2f}"
     if one.digest is not None and one.read != one.digest:
         verdict.partial.append(f"{at}: the job reads other content than was taken")
+    if one.aside is not None and any(rest.settled <= one.aside[0] and one.aside[1] <= rest.until for rest in there):
+        verdict.partial.append(f"{at}: its job ended unread, though what it was taken by lay there all the time")
     if not there:
         verdict.partial.append(f"{at}: taken with a content that nobody ever wrote whole")
         return

@@ -98,7 +98,7 @@ class Watcher:
             notes=[
                 f"Files without permission: {how}.",
                 "iCloud's flag is injected: only macOS has st_flags.",
-                "A job reads its file when it runs, as it is by then; a changed file becomes another job.",
+                "A job whose file was written anew before it was read ends unread; the new content is another job.",
             ],
         )
 
@@ -186,6 +186,7 @@ def _daemon(found: _Found, size: Size, seed: str, folder: Path) -> None:
     # Its times are the wall clock's, to a millisecond or so.
     verdict = judge(daemon.script.disk.rests, taken, hold=0.99, grace=_PATIENCE)
     found.add("killed-daemon", verdict, files=len({rest.path for rest in daemon.script.disk.rests}), taken=len(taken))
+    found.measured["killed-daemon_ended_unread"] = sum(one.aside is not None for one in taken)
     found.measured["killed-daemon_demo_prompts"] = daemon.demo()
     found.broken += daemon.broken
     found.recoveries += recoveries(daemon.kills, taken)

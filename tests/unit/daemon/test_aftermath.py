@@ -9,6 +9,7 @@ from types import SimpleNamespace
 import pytest
 
 from daemon.aftermath import Aftermath
+from daemon.folders.identity import Facts, place_key
 from jobs.errors import LedgerUnavailable
 from jobs.model import After, ErrorInfo, Job, Placement, Source, State
 from plugins.manager import PluginManager
@@ -134,3 +135,33 @@ def test_an_input_is_put_away_when_the_ledger_can_be_written(settle: Aftermath, 
     answers = []
     settle(ended(file, State.SUCCEEDED, kind="folder"))
     assert not file.exists()
+
+
+def test_a_place_whose_job_stepped_aside_is_looked_at_again(tmp_path: Path) -> None:
+    """The watcher may have taken what lies there for that job's; of a job that a person took back nothing is said."""
+    anew: list[Path] = []
+    aftermath = Aftermath(
+        plugins=PluginManager(builtins=()),
+        unblock=lambda: None,
+        journal=SimpleNamespace(),  # type: ignore[arg-type]
+        trash=SimpleNamespace(),  # type: ignore[arg-type]
+        anew=anew.append,
+    )
+    aftermath(ended(tmp_path / "a.txt", State.CANCELLED, kind="folder", rule="r"))
+    assert anew == []
+    why = ErrorInfo(type="input-changed", message="It was changed.")
+    aside = ended(tmp_path / "a.txt", State.CANCELLED, kind="folder", rule="r").model_copy(update={"error": why})
+    aftermath(aside)
+    assert anew == [tmp_path / "a.txt"]
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_where_only_the_place_is_known_a_changed_input_stays(settle: Aftermath, tmp_path: Path) -> None:
+    """A folder with `again` keeps no contents: what was written there meanwhile is another job's, and not put away."""
+    file = tmp_path / "a.wav"
+    file.write_text("x")
+    place = place_key(file, Facts.of(file.lstat()))
+    settle._journal = SimpleNamespace(keys=lambda _job: [(tmp_path, place)])  # type: ignore[assignment]
+    file.write_text("another")
+    settle(ended(file, State.SUCCEEDED, kind="folder"))
+    assert file.exists()

@@ -239,3 +239,27 @@ def test_waiting_gives_up_after_the_timeout():
     running, blocked = make_job(State.RUNNING), make_job(State.BLOCKED)
     assert hub.wait_terminal("a", lambda _: running, timeout=0) is running
     assert hub.wait_terminal("a", lambda _: blocked) is blocked
+
+
+def test_a_change_is_shown_to_who_listens_and_costs_nothing_otherwise():
+    """What a job looks like is worked out for followers of it or of everything only; an ended attempt is forgotten."""
+    hub, shown = Hub(), []
+
+    def show(job):
+        shown.append(job.id)
+        return {"state": job.state}
+
+    job, running = make_job(State.QUEUED), make_job(State.RUNNING)
+    hub.publish(job.id, "token", {"text": "x"})
+    hub.publish(running.id, "token", {"text": "y"})
+    hub.changed(job, show)
+    hub.changed(running, show)
+    assert shown == []
+    with hub.subscribe(job.id) as one, hub.subscribe(running.id) as other, hub.subscribe("else"):
+        assert [drain(one), [event.kind for event in drain(other)]] == [[], ["token"]]
+        hub.changed(job, show)
+        assert drain(one) == [Event(job.id, "state", {"state": State.QUEUED})]
+    with hub.subscribe() as everything:
+        hub.changed(job, show)
+        assert [event.kind for event in drain(everything)] == ["state"]
+    assert shown == [job.id, job.id]

@@ -13,7 +13,15 @@ import pytest
 from fakes_daemon import Bench, FakeModels
 
 from daemon.verdicts import Policy
-from jobs.errors import InvalidInput, JobCancelled, LedgerUnavailable, ModelMissing, RequestFailed, RunnerDied
+from jobs.errors import (
+    InputChanged,
+    InvalidInput,
+    JobCancelled,
+    LedgerUnavailable,
+    ModelMissing,
+    RequestFailed,
+    RunnerDied,
+)
 from jobs.model import Job, Lane, NewJob, State
 
 
@@ -500,3 +508,84 @@ def test_a_job_that_cannot_be_read_after_its_claim_is_looked_for(bench: Bench, m
         bench.executor.execute(job.id)
     assert [job.id] == [each.id for each in bench.executor.orphans()]
     assert bench.astray == 1
+
+
+class Changing:
+    """A watched file that is changed at a certain look."""
+
+    def __init__(self, bench: Bench, *, at: int) -> None:
+        self.looks = 0
+        self._at = at
+        bench.world.require_input = self
+
+    def __call__(self, _job: Job, _stopping: object) -> None:
+        self.looks += 1
+        if self.looks >= self._at:
+            raise InputChanged("a.txt was changed.")
+
+
+def test_a_job_whose_file_was_changed_does_not_begin(bench: Bench) -> None:
+    """What it was made of is gone, and what lies there is another job's: it ends, says why, and costs nothing."""
+    Changing(bench, at=1)
+    bench.task("t", lambda ctx, params: pytest.fail("it ran"))
+    job = add(bench, "t")
+    bench.executor.execute(job.id)
+
+    done = bench.ledger.get(job.id)
+    assert (done.state, done.error.type) == (State.CANCELLED, "input-changed")
+    assert [one.id for one in bench.ended] == [job.id]
+
+
+@pytest.mark.parametrize("error", [None, InvalidInput("a.txt is cut short"), RequestFailed("busy")])
+def test_a_file_changed_while_it_was_read_makes_no_result(bench: Bench, error: Exception | None) -> None:
+    """Nobody knows what was read: neither the result nor the complaint is of what was taken."""
+    file = Changing(bench, at=2)
+
+    def run(ctx, params):
+        ctx.output("a.txt", "of who knows what")
+        if error is not None:
+            raise error
+        return {}
+
+    bench.task("t", run)
+    job = add(bench, "t", max_failures=3)
+    bench.executor.execute(job.id)
+
+    done = bench.ledger.get(job.id)
+    assert (done.state, done.error.type, file.looks) == (State.CANCELLED, "input-changed", 2)
+    assert len(done.outputs) == 1
+
+
+def test_a_file_changed_after_it_was_read_is_no_matter(bench: Bench) -> None:
+    """The task said when it had read all of it; its result, and its own failure, stand."""
+
+    def run(ctx, params):
+        ctx.input_read()
+        if params.fail:
+            raise InvalidInput("no speech in it")
+        return {}
+
+    bench.task("t", run)
+    for fail, state in ((False, State.SUCCEEDED), (True, State.FAILED)):
+        Changing(bench, at=3)
+        job = add(bench, "t", params={"fail": fail})
+        bench.executor.execute(job.id)
+        assert bench.ledger.get(job.id).state is state
+
+
+def test_a_task_hears_that_its_file_was_changed(bench: Bench) -> None:
+    """The question whether it was read is answered at once, also to a step of a job, before more is computed."""
+    Changing(bench, at=2)
+
+    went_on = []
+
+    def step(ctx, params):
+        ctx.input_read()
+        went_on.append(params)
+        return {}
+
+    bench.task("step", step)
+    bench.task("t", lambda ctx, params: ctx.run("step", {}))
+    job = add(bench, "t")
+    bench.executor.execute(job.id)
+    assert (bench.ledger.get(job.id).error.type, went_on) == ("input-changed", [])

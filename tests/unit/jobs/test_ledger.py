@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from fakes_jobs import START, Clock
 
-from jobs.errors import JobConflict, JobNotFound, LedgerUnavailable, QueueFull, StaleFence
+from jobs.errors import InputChanged, JobConflict, JobNotFound, LedgerUnavailable, QueueFull, StaleFence
 from jobs.ledger import Ledger, utcnow
 from jobs.model import (
     TERMINAL,
@@ -133,6 +133,28 @@ def test_a_twin_id_is_not_used(tmp_path: Path) -> None:
     ledger = Ledger(tmp_path / "l", new_id=lambda: next(ids))
     assert [add(ledger).id, add(ledger).id] == ["aaaaaaaaaa", "bbbbbbbbbb"]
     ledger.close()
+
+
+def test_a_job_that_stepped_aside_stands_for_no_file(ledger: Ledger) -> None:
+    """Its file held something else: what lies there, the old content too if it came back, becomes a job of its own."""
+    file = (Path("/inbox"), "content:1", "place:1")
+    first, _ = ledger.add(NewJob(task="t"), seen=file)
+    claimed = ledger.claim(first.id, "me")
+    assert claimed is not None
+    why = ErrorInfo(type=InputChanged.slug, message="It was changed.")
+    aside = ledger.cancelled(first.id, claimed.fence, why=why)
+    assert (aside.state, aside.error) == (State.CANCELLED, why)
+    assert [ledger.seen(Path("/inbox"), key) for key in file[1:]] == [None, None]
+    second, created = ledger.add(NewJob(task="t"), seen=file)
+    assert (created, second.id != first.id) == (True, True)
+    assert ledger.seen(Path("/inbox"), "place:1") == second.id
+
+
+def test_a_job_that_its_person_took_back_still_stands_for_its_file(ledger: Ledger) -> None:
+    """Cancelling is no wish to have the file done once more."""
+    job, _ = ledger.add(NewJob(task="t"), seen=(Path("/inbox"), "content:1"))
+    ledger.cancel(job.id)
+    assert ledger.seen(Path("/inbox"), "content:1") == job.id
 
 
 def test_a_seen_file_becomes_one_job(ledger: Ledger) -> None:

@@ -13,7 +13,7 @@ import pytest
 from fakes_tasks import DEADLINE_S, FakeContext, asked, echo
 from pydantic import ValidationError
 
-from jobs.errors import Interrupted, InvalidInput, InvalidParams, JobCancelled, RequestFailed, RunnerDied
+from jobs.errors import InputChanged, Interrupted, InvalidInput, InvalidParams, JobCancelled, RequestFailed, RunnerDied
 from plugins.batch import Batch
 from plugins.batch_params import Params
 from plugins.task import OnEvent
@@ -62,6 +62,16 @@ def failing(*words: str) -> Any:
         return echo(request, on_event)
 
     return script
+
+
+def test_a_list_that_changed_while_it_was_read_costs_no_model(tmp_path: Path, out: Path) -> None:
+    """All of its items were read before the first is asked."""
+    (tmp_path / "items.jsonl").write_text('{"prompt": "a"}\n')
+    ctx = FakeContext(out)
+    ctx.input_changed = True
+    with pytest.raises(InputChanged):
+        run(ctx, file=tmp_path / "items.jsonl")
+    assert ctx.lm.requests == []
 
 
 def test_a_folder_gives_an_output_an_item_and_a_manifest(prompts: Path, out: Path) -> None:

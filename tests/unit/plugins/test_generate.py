@@ -11,7 +11,7 @@ import pytest
 from fakes_tasks import FakeContext, asked, echo, hold, loaded
 from pydantic import ValidationError
 
-from jobs.errors import Interrupted, InvalidInput, InvalidParams, RequestFailed
+from jobs.errors import InputChanged, Interrupted, InvalidInput, InvalidParams, RequestFailed
 from jobs.model import Placement
 from plugins.generate import Generate, Params
 from plugins.task import OnEvent
@@ -127,6 +127,18 @@ def test_a_text_file_is_the_prompt(tmp_path: Path) -> None:
     run(ctx, file=source, template="Title of: {text}!")
     assert ctx.lm.requests[0]["prompt"] == "Title of: x {y} {text}!"
     assert (tmp_path / "out" / "note.txt").is_file()
+
+
+def test_a_prompt_that_changed_while_it_was_read_costs_no_model(tmp_path: Path) -> None:
+    """What was read is said as soon as it was; a prompt that lies in no file is not asked about."""
+    (tmp_path / "note.txt").write_text("hello")
+    ctx = FakeContext(tmp_path / "out")
+    run(ctx, prompt="hello")
+    assert ctx.inputs_read == 0
+    ctx.input_changed = True
+    with pytest.raises(InputChanged):
+        run(ctx, file=tmp_path / "note.txt")
+    assert len(ctx.lm.requests) == 1
 
 
 def test_beside_its_input_the_result_has_a_name_of_its_own(tmp_path: Path) -> None:

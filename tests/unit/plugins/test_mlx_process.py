@@ -1,5 +1,8 @@
 """What every process that runs MLX is given: limits, and how its errors are read."""
 
+import os
+import sys
+
 import pytest
 
 from plugins import mlx_process
@@ -44,3 +47,15 @@ def test_a_limit_never_exceeds_mlxs_own():
 def test_an_error_is_read_for_lack_of_memory(words, short):
     """The allocators' sentences are known; other errors are not taken for one."""
     assert mlx_process.out_of_memory(words) is short
+
+
+def test_a_runner_that_stays_is_not_ended_for_what_its_caches_lack(monkeypatch):
+    """The fuse is out and the caches are larger before MLX is used; what a person has set counts more."""
+    for name in mlx_process._LASTING:
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("MLX_CUDA_SDPA_CACHE_SIZE", "64")
+    monkeypatch.setitem(sys.modules, "mlx.core", None)  # importing it fails: nothing else is set here
+    mlx_process.prepare()
+    assert os.environ["MLX_ENABLE_CACHE_THRASHING_CHECK"] == "0"
+    assert os.environ["MLX_CUDA_GRAPH_CACHE_SIZE"] == "1024"
+    assert os.environ["MLX_CUDA_SDPA_CACHE_SIZE"] == "64"

@@ -11,7 +11,7 @@ import pytest
 from fakes_tasks import FakeContext, hear
 from pydantic import ValidationError
 
-from jobs.errors import Interrupted, InvalidInput
+from jobs.errors import InputChanged, Interrupted, InvalidInput
 from jobs.model import Placement
 from plugins.task import OnEvent
 from plugins.transcribe import MOST_SEGMENTS, Params, Transcribe
@@ -41,6 +41,16 @@ def test_speech_becomes_text(tmp_path: Path, audio: Path) -> None:
     assert (tmp_path / "out" / "memo.txt").read_text() == "Call Anna on Monday.\nBuy milk.\n"
     assert result["outputs"] == [str(tmp_path / "out" / "memo.txt")]
     assert ctx.leases == [("whisper", "demo:whisper")]
+
+
+def test_a_recording_that_changed_while_it_was_heard_leaves_no_text(tmp_path: Path, audio: Path) -> None:
+    """It is read until the model has heard its end; what was heard may be of two recordings then."""
+    ctx = FakeContext(tmp_path / "out")
+    ctx.input_changed = True
+    with pytest.raises(InputChanged):
+        run(ctx, file=audio)
+    assert len(ctx.whisper.requests) == 1
+    assert not (tmp_path / "out" / "memo.txt").exists()
 
 
 def test_the_request_carries_every_choice(tmp_path: Path, audio: Path) -> None:

@@ -16,8 +16,8 @@ def rest(*, counts: bool = True, size: int = 1, began: float = 0.0, until: float
     return Rest("/in/a", "d", size, counts, began, began, until, until)
 
 
-def took(at: float, *, digest: str | None = "d", read: str = "d") -> Taken:
-    return Taken("/in/a", digest, read, at)
+def took(at: float, *, digest: str | None = "d", read: str = "d", aside: tuple[float, float] | None = None) -> Taken:
+    return Taken("/in/a", digest, read, at, aside)
 
 
 def verdict(rests: list[Rest], *taken: Taken) -> WatchVerdict:
@@ -41,6 +41,7 @@ def test_a_settled_file_taken_once_in_time_is_right() -> None:
         ("partial", [rest(size=0)], [took(9.0)]),
         ("partial", [rest()], [took(2.0, read="other")]),
         ("partial", [rest()], [took(2.0), took(3.0, digest="x", read="x")]),
+        ("partial", [rest()], [took(2.0, aside=(2.5, 3.0))]),
         ("excluded", [rest(counts=False)], [took(2.0)]),
         ("excluded", [rest(until=3.0)], [took(4.0)]),
         ("late", [rest()], [took(6.1)]),
@@ -51,6 +52,13 @@ def test_what_is_wrong_is_found(kind: str, rests: list[Rest], taken: list[Taken]
     found = verdict(rests, *taken)
     kinds = ("lost", "doubled", "partial", "excluded", "late")
     assert [one for one in kinds if getattr(found, one)] == [kind]
+
+
+@pytest.mark.parametrize("until", [2.1, 2.7])
+def test_a_job_may_end_unread_whose_content_was_gone(until: float) -> None:
+    """Before it began, or while it ran; who claims that of a content that lay there all the time is found, above."""
+    found = verdict([rest(until=until)], took(2.0, aside=(2.5, 3.0)))
+    assert (found.lost, found.doubled, found.broken) == ([], [], [])
 
 
 def test_what_did_not_lie_there_for_long_may_be_taken_and_need_not() -> None:

@@ -2,7 +2,7 @@
 
 import pytest
 
-from daemon.api.authorization import refusal
+from daemon.api.authorization import Authorized, refusal
 
 TOKEN = b"t" * 43
 HOSTS = frozenset({b"127.0.0.1:8765", b"localhost:8765"})
@@ -75,3 +75,23 @@ def test_what_a_form_can_send_is_refused(length, kind):
     assert status(headers(content_length=length, content_type=kind)) == 415
     chunked = headers(transfer_encoding="chunked", content_type=kind)
     assert status(chunked) == 415
+
+
+def test_the_short_way_leads_through_the_gate():
+    """Only what fits it and is let through goes past the application; the others are refused there."""
+
+    class Short:
+        def fits(self, scope):
+            return scope["path"] == "/v1/jobs"
+
+        def take(self, body, told):
+            return True
+
+    gate = Authorized(None, hosts=[host.decode() for host in HOSTS], token=TOKEN)
+    short = gate.before(Short())
+
+    assert short.fits({"path": "/v1/jobs", "headers": headers()})
+    assert not short.fits({"path": "/v1/health", "headers": headers()})
+    for wrong in (headers(authorization=None), headers(origin="null"), headers(host="evil.example:8765")):
+        assert not short.fits({"path": "/v1/jobs", "headers": wrong})
+    assert short.take(b"", lambda _: None)

@@ -40,7 +40,7 @@ def test_each_hears_what_became_of_his_own() -> None:
 
     async def play() -> list[object]:
         gathering = Gathering(desk.submit_all)
-        tasks = [asyncio.create_task(gathering.submit(NewJob(task=name))) for name in ("a", "b", "no", "c")]
+        tasks = [gathering.ask(NewJob(task=name)) for name in ("a", "b", "no", "c")]
         try:
             return list(await asyncio.gather(*tasks, return_exceptions=True))
         finally:
@@ -60,8 +60,8 @@ def test_a_slow_batch_holds_nobody_up_for_long() -> None:
 
     async def play() -> None:
         gathering = Gathering(desk.submit_all)
-        slow = asyncio.create_task(gathering.submit(NewJob(task="slow")))
-        quick = asyncio.create_task(gathering.submit(NewJob(task="quick")))
+        slow = gathering.ask(NewJob(task="slow"))
+        quick = gathering.ask(NewJob(task="quick"))
         async with asyncio.timeout(PATIENCE):
             while len(desk.batches) < 2:  # noqa: ASYNC110 - it happens on a thread
                 await asyncio.sleep(0.005)
@@ -88,10 +88,10 @@ def test_a_fault_reaches_who_waits() -> None:
         nonlocal broken
         gathering = Gathering(submit_all)
         with pytest.raises(RuntimeError):
-            await gathering.submit(NewJob(task="a"))
+            await gathering.ask(NewJob(task="a"))
         broken = False
         try:
-            return (await gathering.submit(NewJob(task="b")))[0]
+            return (await gathering.ask(NewJob(task="b")))[0]
         finally:
             gathering.close()
 

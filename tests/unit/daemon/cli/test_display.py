@@ -37,6 +37,13 @@ def test_details_leave_out_what_is_empty():
     assert out.getvalue().split() == ["job", "a", "attempts", "0"]
 
 
+def test_details_have_a_line_for_each_part_of_a_list():
+    """A batch's thousand outputs are no single line; the name stands beside the first."""
+    out, console = screen()
+    details({"job": "a", "outputs": ["/x/1.txt", "/x/2.txt"]}, console=console)
+    assert out.getvalue() == "job      a\noutputs  /x/1.txt\n         /x/2.txt\n"
+
+
 @pytest.mark.parametrize(
     ("seconds", "text"),
     [(None, ""), (0, "0 s"), (0.25, "0.25 s"), (59, "59 s"), (90, "1.5 min"), (7200, "2 h"), (172800, "2 d")],

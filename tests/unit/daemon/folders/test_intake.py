@@ -308,3 +308,35 @@ def test_a_name_that_is_no_text_is_refused(desk: Desk) -> None:
     outcome = desk.file(Path(os.fsdecode(raw)))
     assert outcome.verdict is Verdict.REFUSED
     assert outcome.reason.encode().startswith(b"'\\udcff.txt'")
+
+
+def test_a_file_that_was_done_after_all_is_not_done_again(desk: Desk) -> None:
+    """It failed, was put there once more and done: from then on touching it changes nothing."""
+    path = desk.write("a.txt")
+    desk.file(path)
+    desk.ledger.fail(0)
+    os.utime(path, ns=(1, 1))
+    assert desk.file(path).verdict is Verdict.TAKEN
+    os.utime(path, ns=(2, 2))
+    assert desk.file(path).verdict is Verdict.KNOWN
+    assert len(desk.ledger.jobs) == 2
+
+
+def test_a_copy_of_what_failed_is_known_by_its_own_name(desk: Desk) -> None:
+    """The first file's failure is not the copy's: that was done, and touching it changes nothing."""
+    desk.file(desk.write("a.txt"))
+    desk.ledger.fail(0)
+    copy = desk.write("b.txt")
+    assert desk.file(copy).verdict is Verdict.TAKEN
+    os.utime(copy, ns=(1, 1))
+    assert desk.file(copy).verdict is Verdict.KNOWN
+
+
+def test_a_copy_that_failed_is_tried_again_when_it_is_put_there_again(desk: Desk) -> None:
+    """Though the file with the same content went well."""
+    desk.file(desk.write("a.txt"))
+    copy = desk.write("b.txt")
+    desk.file(copy)
+    desk.ledger.fail(1)
+    os.utime(copy, ns=(1, 1))
+    assert desk.file(copy).verdict is Verdict.TAKEN

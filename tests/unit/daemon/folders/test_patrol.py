@@ -559,3 +559,39 @@ def test_a_link_that_becomes_a_folder_while_it_is_looked_at_is_left_alone(
     assert bench.problem is None
     monkeypatch.undo()
     assert bench.settle() == ["a.txt"]
+
+
+@pytest.mark.parametrize("size", ["small", "large"])
+def test_what_lost_its_job_is_judged_anew(tmp_path: Path, size: str) -> None:
+    """A file that was known as a job's is taken when that has stepped aside, also if it was just being read."""
+    bench = Bench(folder(tmp_path), large=10 if size == "large" else 1 << 20)
+    write(tmp_path / "a.txt", "more than ten")
+    bench.settle()
+    bench.background.run()
+    assert bench.turn() == ["a.txt"]
+    os.utime(tmp_path / "a.txt", ns=(1, 1))
+    bench.settle()
+    if size == "small":
+        bench.ledger.keys.clear()
+        bench.patrol.reconsider("a.txt", bench.clock.now)
+    else:
+        bench.patrol.reconsider("a.txt", bench.clock.now)
+        bench.background.run()
+        bench.ledger.keys.clear()
+    bench.turn()
+    bench.turn(2.0)
+    bench.background.run()
+    assert bench.turn() == ["a.txt", "a.txt"]
+
+
+def test_what_has_a_job_of_its_own_is_judged_anew_and_known(bench: Bench, tmp_path: Path) -> None:
+    """Being asked about twice makes no second job of it, and what is gone is forgotten."""
+    path = write(tmp_path / "a.txt")
+    bench.settle()
+    bench.patrol.reconsider("a.txt", bench.clock.now)
+    assert bench.patrol.status().waiting == 1
+    assert bench.turn(2.0) == ["a.txt"]
+    assert bench.patrol.status().waiting == 0
+    path.unlink()
+    bench.patrol.reconsider("a.txt", bench.clock.now)
+    assert bench.patrol.status().waiting == 0

@@ -4,8 +4,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from daemon.models.residency import (
+    NOBODY,
     PATIENCE_S,
     Ahead,
+    Claim,
+    Decision,
     Phase,
     Request,
     Resident,
@@ -88,6 +91,26 @@ def test_free_room_that_the_head_of_the_line_does_not_need_is_used():
 
     assert decide(request("small", need=20, seq=1), residents, 100, ahead).verdict is Verdict.LOAD
     assert decide(request("medium", need=41, seq=1), residents, 100, ahead).verdict is Verdict.WAIT
+
+
+def test_a_running_job_goes_before_the_queued_ones_of_its_lane():
+    """However long these have waited: it holds a worker, which may be the one that they would need."""
+    old = Request(key="a", lane=Lane.BATCH, seq=0, since=0.0, need=60, claim=Claim.DUE)
+    running = request("b", lane=Lane.BATCH, seq=9, since=1000.0)
+    other = Request(key="c", lane=Lane.NORMAL, seq=0, since=0.0, need=60, claim=Claim.DUE)
+    assert line_up([old, running], 1001.0) == [running, old]
+    assert line_up([old, other, running], 1001.0) == [other, running, old]
+    assert line_up([old, request("b", lane=Lane.NORMAL, since=1000.0)], 1001.0)[0] is old
+
+
+def test_room_that_several_wait_for_counts_once():
+    """Two jobs for one model need its bytes once, one for another model adds its own."""
+    wait = Decision(verdict=Verdict.WAIT, case=7)
+    first = NOBODY.behind(request("a"), wait)
+    assert decide(request("a", seq=1), [], 100, first).case == 3
+    second = first.behind(request("a", seq=1), Decision(verdict=Verdict.WAIT, case=3))
+    assert (first.need, second.need) == (60, 60)
+    assert second.behind(request("b"), wait).need == 120
 
 
 def test_the_line_is_fair():

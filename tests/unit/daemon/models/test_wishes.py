@@ -10,7 +10,7 @@ import pytest
 from fakes_engine import House
 
 from daemon.models.references import ResolvedModel
-from daemon.models.residency import PATIENCE_S
+from daemon.models.residency import PATIENCE_S, Phase
 from daemon.models.wishes import Outlook, Wish
 from jobs.errors import ModelBroken, ModelUnloadable, RunnerDied
 from jobs.model import Lane
@@ -204,3 +204,57 @@ def test_after_its_rest_one_more_death_sets_it_aside_again() -> None:
     refused = one.house.ask("a")
     assert refused.ended.is_set()
     assert len(one.house.engines) == 4
+
+
+def test_what_has_come_for_queued_jobs_is_theirs_for_a_while() -> None:
+    """Who is behind them in the line makes no room of it before a worker could take one: it would come for nothing.
+
+    Found in a long run under load: one model came and went three times a second, and nobody was served for ten minutes.
+    """
+    one = line()
+    one.wish("a", Lane.INTERACTIVE, due=True)
+    one.wish("b", Lane.NORMAL, due=True)
+    assert one.house.loaded == ["a"]
+    assert opened(one, "a", Lane.INTERACTIVE)
+    lease = one.house.has("a", lane=Lane.INTERACTIVE, keep_alive_s=0.0)
+    one.wanted.pop(0)  # nobody waits for it any more
+    one.needs.pop(key("a"))
+    one.house.settle()
+    lease.release()
+    one.house.run()
+    assert one.house.loaded == ["b"]
+
+
+def test_what_nobody_takes_is_not_kept_for_ever() -> None:
+    """The workers may all be waiting for its place: after a while it is given up like any other idle model."""
+    one = line()
+    one.wish("a", Lane.INTERACTIVE, due=True)
+    one.house.ask("b", lane=Lane.BATCH)
+    one.house.run()
+    assert one.house.loaded == ["a"]
+    one.house.time += PATIENCE_S
+    one.house.settle()
+    assert one.house.residents.models[key("a")].phase is Phase.UNLOADING
+
+
+def test_what_is_used_is_promised_to_those_who_wait_behind() -> None:
+    """As soon as one job has it: no further one of their lane begins on it."""
+    one = line()
+    one.wish("a", Lane.NORMAL, due=True)
+    one.house.has("a", lane=Lane.NORMAL)
+    assert opened(one, "a", Lane.BATCH)
+    one.house.ask("b", lane=Lane.BATCH)
+    one.house.run()
+    assert not opened(one, "a", Lane.BATCH)
+
+
+def test_room_for_one_model_is_made_once() -> None:
+    """However many jobs wait for it: the places of two others are not given up for two that wait for the same."""
+    one = line(budget=130)
+    for ref in "ab":
+        one.house.has(ref).release()
+    first, second = one.house.ask("c"), one.house.ask("c")
+    one.house.run()
+    assert first.ended.is_set()
+    assert second.ended.is_set()
+    assert len(one.house.loaded) == 2
