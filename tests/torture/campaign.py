@@ -19,7 +19,7 @@ from typing import Any
 
 from torture import rows
 from torture.row import Outcome, Row, Tier
-from torture.table import details, markdown, page, record
+from torture.table import details, markdown, page, record, summary
 
 
 def every_row() -> list[Row]:
@@ -99,5 +99,5 @@ def main(argv: list[str] | None = None) -> int:
             _say(result["row"], f"{'held' if result['passed'] else 'BROKEN'} after {result['seconds']:.0f} s")
             (keep / f"{result['row']}.json").write_text(json.dumps(result, indent=1) + "\n")
             records.append(result)
-    sys.stdout.write(markdown(records) + "\n\n" + "\n\n".join(map(details, records)) + "\n")
+    sys.stdout.write(markdown(records) + "\n\n" + "\n\n".join(map(details, records)) + "\n\n" + summary(records) + "\n")
     return 0 if all(one["passed"] for one in records) else 1

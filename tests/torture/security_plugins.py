@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from unittest.mock import patch
 
@@ -38,8 +40,9 @@ _PATIENCE = 0.1
 
 def wrong_plugins(folder: Path) -> Attack:
     """Load a plugin that goes wrong in each hook in each way; the built-in tasks have to be there afterwards."""
-    broken = [one for number, source in enumerate(_sources()) for one in _loaded(folder / str(number), source)]
-    with patch.object(managers, "bounded", lambda call, seconds, *, name: call()):
+    with _told_in(folder / "log.txt"):
+        broken = [one for number, source in enumerate(_sources()) for one in _loaded(folder / str(number), source)]
+    with _told_in(folder / "log.txt"), patch.object(managers, "bounded", lambda call, seconds, *, name: call()):
         betrayed = [
             one for number, source in enumerate(_sources(_RAISED)) for one in _loaded(folder / f"c{number}", source)
         ]
@@ -52,6 +55,21 @@ def wrong_plugins(folder: Path) -> Attack:
         ),
         notes=["a plugin has the daemon's rights: one that ends the process, or blocks in a check of parameters, may"],
     )
+
+
+@contextmanager
+def _told_in(file: Path) -> Iterator[None]:
+    """Keep what is said of wrong plugins in *file*: a terminal full of tracebacks hides the one that counts."""
+    handler = logging.FileHandler(file)
+    log = logging.getLogger(managers.__name__)
+    log.addHandler(handler)
+    log.propagate = False
+    try:
+        yield
+    finally:
+        log.propagate = True
+        log.removeHandler(handler)
+        handler.close()
 
 
 def _sources(wrongs: tuple[str, ...] = (*_RAISED, _STUCK)) -> Iterator[str]:

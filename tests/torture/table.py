@@ -91,6 +91,20 @@ def details(found: Mapping[str, Any]) -> str:
     return "\n".join(lines)
 
 
+def summary(records: Sequence[Mapping[str, Any]]) -> str:
+    """Return the campaign's last lines: how many rows held, and why each other broke. Who reads a log reads its end."""
+    broken = [one for one in records if not one["passed"]]
+    lines = [f"{len(records) - len(broken)} of {len(records)} rows held."]
+    return "\n".join(lines + [f"BROKEN: {one['row']}: {'; '.join(_breaches(one))}" for one in broken])
+
+
+def _breaches(found: Mapping[str, Any]) -> list[str]:
+    told = [f"{found[name]} {name}" for name in ("lost", "doubled") if found[name]]
+    told += found["broken"][:3]
+    told += [f"not caught: {one['name']}" for one in found["controls"] if not one["caught"]]
+    return told or ["nothing was tried, or no control"]
+
+
 def page(records: Sequence[Mapping[str, Any]]) -> str:
     """Return the table and what stands behind each row of it, in Markdown."""
     ordered = sorted(records, key=lambda one: one["number"])
