@@ -12,7 +12,8 @@ from typing import Any, Final
 
 from daemon import notify
 from daemon.aftermath import Aftermath
-from daemon.api.app import create_app
+from daemon.api.front import front
+from daemon.api.late import LateApp
 from daemon.api.listener import listen
 from daemon.api.server import SocketServer
 from daemon.api.tcp import tcp_server
@@ -84,6 +85,8 @@ class Parts:
     watcher: Watcher
     schedules: Schedules
     server: SocketServer
+    #: What takes long to import of the server, and need not be there at the start.
+    app: LateApp
     #: The TCP port, if the configuration asks for one.
     port: SocketServer | None
 
@@ -124,8 +127,9 @@ def build(
     supervised: bool,
     reload: Callable[[], ReloadReport],
     shutdown: Callable[[], None],
+    complete: Callable[[], object] = lambda: None,
 ) -> Parts:
-    """Make the parts; only the socket is opened, nothing runs yet.
+    """Make the parts; only the socket is opened, nothing runs yet. *complete* hears when all is imported, if ever.
 
     Raises:
         AlreadyRunning, ConfigError, LedgerUnavailable, ServiceError: one cannot be made.
@@ -170,8 +174,8 @@ def build(
         clock=utcnow,
     )
     later.service.keep(later.schedules.desk)
-    app = create_app(later.service)
-    later.server = SocketServer(app, listener, short=app.state.short, before_stop=ground.hub.close)
+    app, short = front(later.service, made=complete)
+    later.server = SocketServer(app, listener, short=short, before_stop=ground.hub.close)
     return Parts(
         owner=owner,
         hub=ground.hub,
@@ -190,6 +194,7 @@ def build(
         watcher=watcher,
         schedules=later.schedules,
         server=later.server,
+        app=app,
         port=_port(home, config(), later.service),
     )
 

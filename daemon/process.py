@@ -60,8 +60,6 @@ def run(
             reach("start.locked")
             life = _Life(home, path, config, signals, foreground=foreground, supervised=supervised, problem=problem)
             life.start(started if started is not None else time.monotonic())
-            gc.freeze()
-            gc.enable()
             life.wait()
         except MlxdError as error:
             if not foreground:  # nobody sees the sentence that the command ends with
@@ -99,6 +97,7 @@ class _Life:
             supervised=supervised,
             reload=self._reload,
             shutdown=lambda: signals.send(signal.SIGTERM),
+            complete=_collect,
         )
         self._parts.service.config_problem = problem
 
@@ -127,6 +126,7 @@ class _Life:
             # Without a configuration that can be read, those of the last one go on.
             broken = parts.service.config_problem is not None
             parts.schedules.keeper.start(None if broken else self._config.schedules)
+            parts.app.begin()
         except BaseException:
             parts.close()
             raise
@@ -195,6 +195,12 @@ class _Life:
         self._parts.service.config_problem = None
         log.info("Reloaded.", extra={"action": "reloaded", "changed": list(report.changed)})
         return report
+
+
+def _collect() -> None:
+    """Let the collector work, off since the start; what was made until now stays, and need never be looked through."""
+    gc.freeze()
+    gc.enable()
 
 
 def _first_config(path: Path, home: Home, *, forgiving: bool) -> tuple[Config, str | None]:

@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from daemon.api.app import MAX_BODY, create_app
+from daemon.api.front import MAX_BODY, front
 from daemon.api.listener import bind
 from daemon.api.peers import is_own
 from daemon.api.server import SocketServer
@@ -187,11 +187,11 @@ def serving(service: ServiceFacade, **options: Any) -> Iterator[Path]:
     max_body = options.pop("max_body", MAX_BODY)
     with short_folder() as folder:
         path = folder / "state" / "mlxd.sock"
-        app = create_app(service, max_body=max_body)
+        app, short = front(service, max_body=max_body)
         server = SocketServer(
             app,
             bind(path),
-            short=app.state.short,
+            short=short,
             before_stop=service.hub.close,
             allow=options.pop("allow", is_own),
             **options,

@@ -19,14 +19,16 @@ class Answer(NamedTuple):
     body: bytes
 
 
+Told = Callable[[Answer], None]
+#: Has what a body asks for done and calls back later, or returns False: then the application is asked.
+Take = Callable[[bytes, Told], bool]
+
+
 class ShortWay(Protocol):
     """Answers some requests by itself. It is called, and calls back, in the event loop."""
 
-    def fits(self, scope: Mapping[str, Any]) -> bool:
-        """Tell by its head whether a request is one of them."""
-
-    def take(self, body: bytes, told: Callable[[Answer], None]) -> bool:
-        """Have it done and call *told* later, or return False: then the application is asked."""
+    def way(self, scope: Mapping[str, Any]) -> Take | None:
+        """Return who takes a request with this head, None if it is not one of them."""
 
 
 class AnsweringProtocol(ParsingProtocol):
@@ -35,6 +37,7 @@ class AnsweringProtocol(ParsingProtocol):
     short: ShortWay | None = None
     #: A request that fits and whose body is still to come.
     _coming: Any = None
+    _by: Take | None = None
 
     def on_message_complete(self) -> None:
         """Hear that a request is here."""
@@ -43,7 +46,8 @@ class AnsweringProtocol(ParsingProtocol):
             self._take(self._coming)
 
     def _start_asgi_task(self, cycle: Any, app: Any) -> None:
-        if app is not self.app or not self._fits(cycle):
+        self._by = self._way(cycle) if app is self.app else None
+        if self._by is None:
             super()._start_asgi_task(cycle, app)
             return
         self._served = cycle
@@ -52,15 +56,15 @@ class AnsweringProtocol(ParsingProtocol):
         else:
             self._take(cycle)
 
-    def _fits(self, cycle: Any) -> bool:
+    def _way(self, cycle: Any) -> Take | None:
         # Who does not read his answers is waited for by the application's tasks.
         if self.short is None or self.flow.write_paused or cycle.waiting_for_100_continue:
-            return False
-        return self.short.fits(cycle.scope)
+            return None
+        return self.short.way(cycle.scope)
 
     def _take(self, cycle: Any) -> None:
         self._coming = None
-        if self.short is None or not self.short.take(bytes(cycle.body), partial(self._told, cycle)):
+        if self._by is None or not self._by(bytes(cycle.body), partial(self._told, cycle)):
             super()._start_asgi_task(cycle, self.app)
 
     def _told(self, cycle: Any, answer: Answer) -> None:

@@ -1,6 +1,7 @@
 """The HTTP application: routes, guards, and errors as problem+json. No business rule lives here.
 
-Importing this module imports FastAPI (a quarter of a second, ten megabytes): only the daemon does it.
+Importing this module imports FastAPI (a quarter of a second, ten megabytes): only the daemon does it, and late
+(`daemon.api.late`).
 """
 
 from __future__ import annotations
@@ -20,16 +21,12 @@ from starlette.routing import Match
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from daemon.api import routes_admin, routes_folders, routes_jobs, routes_schedules
-from daemon.api.gathering import Gathering
-from daemon.api.problems import PROBLEM, encode, headers_for, problem, problem_of, status_of
-from daemon.api.quick import SMALL, QuickSubmit
+from daemon.api.front import MAX_BODY
+from daemon.api.problems import PROBLEM, encode, headers_for, problem, problem_of, status_of, unforeseen
 from daemon.views import ServiceFacade
 from jobs.errors import InvalidRequest, MlxdError
 
 _log = logging.getLogger(__name__)
-
-#: Bytes in a request's body: room for a prompt of 10 MB and the escapes that JSON puts into it.
-MAX_BODY: Final = 16 * 1024 * 1024
 
 #: Requests that work on the ledger at the same time; the others wait their turn.
 _THREADS: Final = 16
@@ -56,7 +53,7 @@ class ProblemView(BaseModel):
 
 
 def create_app(service: ServiceFacade, *, max_body: int = MAX_BODY) -> FastAPI:
-    """Return the application that asks *service*; ``state.short`` is a way past it, for `daemon.api.answering`."""
+    """Return the application that asks *service*."""
     app = FastAPI(
         title="mlxd",
         summary="Jobs on resident MLX models.",
@@ -77,8 +74,6 @@ def create_app(service: ServiceFacade, *, max_body: int = MAX_BODY) -> FastAPI:
     app.add_exception_handler(MlxdError, _on_mlxd_error)
     app.add_exception_handler(RequestValidationError, _on_validation_error)
     app.add_exception_handler(HTTPException, _on_http_error)
-    app.state.gathering = Gathering(service.submit_all)
-    app.state.short = QuickSubmit(app.state.gathering, refuse=_refused, most=min(SMALL, max_body))
     app.add_middleware(Guard, max_body=max_body)
     return app
 
@@ -109,7 +104,7 @@ class Guard:
             _log.exception("A request failed unexpectedly.", extra={"action": "request_failed", "path": scope["path"]})
             if started:
                 raise
-            await _answer(_unforeseen())(scope, receive, send)
+            await _answer(unforeseen())(scope, receive, send)
 
     def _capped(self, scope: Scope, receive: Receive) -> Receive:
         declared = next((value for name, value in scope["headers"] if name == b"content-length"), b"0")
@@ -136,7 +131,6 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     # Loading a model takes minutes: such requests have threads of their own, so that they do not hold up the others.
     app.state.slow = anyio.CapacityLimiter(_THREADS // 2)
     yield
-    app.state.gathering.close()
 
 
 def _declared() -> dict[int | str, dict[str, Any]]:
@@ -155,24 +149,8 @@ def _answer(document: Mapping[str, Any], headers: Mapping[str, str] | None = Non
     )
 
 
-def _unforeseen() -> dict[str, Any]:
-    return problem(500, slug=MlxdError.slug, detail="mlxd failed at this request; its log says why.")
-
-
-def _refused(error: BaseException) -> Response:
-    """Return what a submission on the short way hears instead of its job."""
-    if isinstance(error, MlxdError):
-        return _mlxd_error(error)
-    _log.error("A request failed unexpectedly.", extra={"action": "request_failed"}, exc_info=error)
-    return _answer(_unforeseen())
-
-
 def _on_mlxd_error(_request: Request, error: Exception) -> Response:
     assert isinstance(error, MlxdError)  # noqa: S101 - registered for exactly this class
-    return _mlxd_error(error)
-
-
-def _mlxd_error(error: MlxdError) -> Response:
     if status_of(error) >= 500:  # noqa: PLR2004 - HTTP
         _log.error("%s", error.message, extra={"action": "request_refused", "error": error.slug})
     return _answer(problem_of(error))

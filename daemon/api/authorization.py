@@ -12,12 +12,12 @@ from __future__ import annotations
 
 import hmac
 from collections.abc import Callable, Collection, Mapping, Sequence
+from http import HTTPStatus
 from typing import Any, Final, NamedTuple
 
-from starlette.responses import Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from daemon.api.answering import ShortWay
+from daemon.api.answering import ShortWay, Take
 from daemon.api.problems import PROBLEM, encode, problem
 
 _SCHEME: Final = b"bearer "
@@ -48,7 +48,7 @@ class Authorized:
             await self._app(scope, receive, send)
         elif scope["type"] == "http":
             refused = self._refusal(scope["headers"])
-            await (self._app if refused is None else _answer(refused))(scope, receive, send)
+            await (self._app(scope, receive, send) if refused is None else _answer(refused, send))
 
     def before(self, short: ShortWay) -> ShortWay:
         """Return *short* as a way that leads through this gate too."""
@@ -64,10 +64,10 @@ class _Before:
     def __init__(self, admits: Callable[[Headers], bool], short: ShortWay) -> None:
         self._admits = admits
         self._short = short
-        self.take = short.take
 
-    def fits(self, scope: Mapping[str, Any]) -> bool:
-        return self._short.fits(scope) and self._admits(scope["headers"])
+    def way(self, scope: Mapping[str, Any]) -> Take | None:
+        found = self._short.way(scope)
+        return found if found is not None and self._admits(scope["headers"]) else None
 
 
 def refusal(headers: Headers, hosts: Collection[bytes], token: bytes) -> Refusal | None:
@@ -104,9 +104,10 @@ def _is_json(content_type: bytes) -> bool:
     return content_type.partition(b";")[0].strip().lower() == _JSON
 
 
-def _answer(refused: Refusal) -> Response:
-    document: dict[str, Any] = problem(refused.status, slug=refused.slug, detail=refused.detail)
-    headers = {"Connection": "close"}
-    if refused.status == 401:  # noqa: PLR2004 - HTTP
-        headers["WWW-Authenticate"] = "Bearer"
-    return Response(encode(document), refused.status, media_type=PROBLEM, headers=headers)
+async def _answer(refused: Refusal, send: Send) -> None:
+    body = encode(problem(refused.status, slug=refused.slug, detail=refused.detail))
+    headers = [(b"connection", b"close"), (b"content-length", b"%d" % len(body)), (b"content-type", PROBLEM.encode())]
+    if refused.status == HTTPStatus.UNAUTHORIZED:
+        headers.append((b"www-authenticate", b"Bearer"))
+    await send({"type": "http.response.start", "status": refused.status, "headers": headers})
+    await send({"type": "http.response.body", "body": body})

@@ -82,6 +82,11 @@ def problem(
     }
 
 
+def unforeseen() -> dict[str, Any]:
+    """Return what is said where nobody foresaw what happened: nothing of our insides."""
+    return problem(500, slug=errors.MlxdError.slug, detail="mlxd failed at this request; its log says why.")
+
+
 def headers_for(status: int, facts: Mapping[str, Any]) -> dict[str, str]:
     """Return the headers that go with *status*: Retry-After where waiting helps."""
     wait = facts.get("retry_after_s", RETRY_AFTER.get(status))

@@ -12,11 +12,10 @@ from starlette.concurrency import run_in_threadpool
 from starlette.responses import FileResponse, StreamingResponse
 
 from daemon.api.sse import EventStream
-from daemon.api.submission import Submission
+from daemon.api.submission import Submission, accepted
 from daemon.events import LAGGED, SETTLED, STATE, Subscription
 from daemon.views import ServiceFacade
 from jobs.errors import JobNotFound
-from jobs.failpoints import reach
 from jobs.model import Job, Lane, OutputFile, State
 
 #: Seconds one request may wait for a job; who wants longer asks again.
@@ -91,12 +90,6 @@ async def submit(
     response.status_code, headers = accepted(job, created=created)
     response.headers.update(headers)
     return job if wait is None else await _settled(service, job, wait)
-
-
-def accepted(job: Job, *, created: bool) -> tuple[int, dict[str, str]]:
-    """Return the status and the headers that tell of a submission that is written down."""
-    reach("api.accepted")
-    return _CREATED if created else _OK, {"Location": f"/v1/jobs/{job.id}"}
 
 
 @router.get("/jobs")

@@ -5,11 +5,13 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 from datetime import UTC, datetime
+from http import HTTPStatus
 from typing import Any, Final, Self
 
 from pydantic import field_validator, model_validator
 
-from jobs.model import NewJob
+from jobs.failpoints import reach
+from jobs.model import Job, NewJob
 
 #: Levels of nesting in the parameters: what writes them down again recurses.
 MAX_DEPTH: Final = 64
@@ -49,6 +51,12 @@ class Submission(NewJob):
         return NewJob.model_construct(
             _fields_set=set(self.model_fields_set), **{name: getattr(self, name) for name in NewJob.model_fields}
         )
+
+
+def accepted(job: Job, *, created: bool) -> tuple[int, dict[str, str]]:
+    """Return the status and the headers that tell of a submission that is written down."""
+    reach("api.accepted")
+    return (HTTPStatus.CREATED if created else HTTPStatus.OK), {"Location": f"/v1/jobs/{job.id}"}
 
 
 def check_json(value: Any) -> None:

@@ -6,8 +6,8 @@ import socket
 from pathlib import Path
 from typing import Final
 
-from daemon.api.app import create_app
 from daemon.api.authorization import Authorized
+from daemon.api.front import front
 from daemon.api.listener import Listener, Origin
 from daemon.api.server import SocketServer
 from daemon.api.token import token_of
@@ -28,10 +28,9 @@ def tcp_server(service: ServiceFacade, address: Address, *, token: Path) -> Sock
     """
     secret = token_of(token)
     listener = bind(address)
-    app = create_app(service)
+    app, short = front(service)
     gate = Authorized(app, hosts=hosts(bound(listener)), token=secret)
-    short = gate.before(app.state.short)
-    return SocketServer(gate, listener, short=short, before_stop=service.hub.close, allow=is_loopback)
+    return SocketServer(gate, listener, short=gate.before(short), before_stop=service.hub.close, allow=is_loopback)
 
 
 def bind(address: Address) -> Listener:

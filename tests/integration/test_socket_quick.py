@@ -1,4 +1,4 @@
-"""The short way for small submissions answers what the long one would."""
+"""The short ways answer what the long one would."""
 
 from __future__ import annotations
 
@@ -71,6 +71,24 @@ def test_refusals_are_alike(http: httpx.Client, service: FakeService, error: Any
 
     assert quick.status_code in {429, 503}
     assert _said(quick) == _said(long)
+
+
+@pytest.mark.parametrize("error", [None, LedgerUnavailable("No disk.", path="/x"), ZeroDivisionError()])
+def test_health_is_the_same_on_both_ways(http: httpx.Client, service: FakeService, error: Any) -> None:
+    """A query that means nothing changes nothing but the way; a fault that nobody foresaw says nothing of itself."""
+    service.refuse = error
+
+    quick, long = http.get("/v1/health"), http.get("/v1/health?long")
+
+    assert quick.status_code == (503 if isinstance(error, LedgerUnavailable) else 500 if error else 200)
+    assert _said(quick) == _said(long)
+
+
+def test_only_what_asks_for_health_hears_of_it(http: httpx.Client) -> None:
+    """Another method is told which there is."""
+    refused = http.post("/v1/health")
+
+    assert (refused.status_code, refused.headers["allow"]) == (405, "GET")
 
 
 def test_what_has_more_to_it_takes_the_long_way(http: httpx.Client) -> None:

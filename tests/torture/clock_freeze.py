@@ -185,7 +185,8 @@ def _open_stubs(home: TortureHome) -> int:
     return int(home.query(asking)[0][0])
 
 
-def _until(true: Callable[[], bool], patience: float = 30.0) -> None:
+def _until(true: Callable[[], bool], patience: float = 120.0) -> None:
+    """Wait until it is *true*, seconds at most that no machine should need: how long it takes is no promise here."""
     deadline = time.monotonic() + patience
     while not true():
         if time.monotonic() > deadline:

@@ -42,11 +42,11 @@ def _order(number: int, task: str, file: Path, words: str) -> Order:
     return Order(key=f"{_KEY}{number}", task=task, params={"file": str(file)}, expect={"words": words})
 
 
-def sprinkled(mix: Mix, share: float) -> Mix:
-    """Return *mix* with a *share* of its orders (0 to 1) for the demo models instead."""
+def sprinkled(mix: Mix, share: float, demo: Mix = demo_order) -> Mix:
+    """Return *mix* with a *share* of its orders (0 to 1) for the demo models instead, as *demo* makes them."""
 
     def sprinkled_mix(number: int, chance: random.Random) -> Order:
-        return demo_order(number, chance) if chance.random() < share else mix(number, chance)
+        return demo(number, chance) if chance.random() < share else mix(number, chance)
 
     return sprinkled_mix
 

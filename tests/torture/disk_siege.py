@@ -25,8 +25,9 @@ BY_ITSELF_S = 30.0
 #: Seconds of patience with a daemon that is not to blame: a slow machine.
 _PATIENCE_S = 60.0
 _DISK_BYTES = 32 << 20
-#: The usual mix, a share of it for the demo models.
-_MIX = sprinkled(mixed, 0.1)
+#: The usual mix, a share of it for the demo model of text: a memo may keep two busy cores for half a minute, and a
+#: recovery is only over when nothing waits.
+_MIX = sprinkled(mixed, 0.1, prompt_order)
 #: What a refusal has to say: what to do, or that nothing need be done.
 _ADVICE = re.compile("Free some space|Check the|Close that|Try again|Put it back")
 _WAITING = (*OPEN, "blocked")

@@ -47,6 +47,10 @@ options = {{ item_seconds = 0.05 }}
 ITEMS, AT_ONCE = 160, 4
 
 
+#: What a stop has to be in the midst of, each at least once.
+KINDS = ("token", "load", "batch", "folder")
+
+
 @dataclass
 class Stops:
     """What was seen at each stop."""
@@ -114,6 +118,10 @@ class Drainer:
         self._look(ended.status, ended.at - began, killed=ended.by_kill_after_timeout, left=ended.leftovers)
         self._started = time.monotonic()
         self._supervisor.start()
+
+    def missed(self) -> bool:
+        """Tell whether no stop yet was in the midst of one of `KINDS`."""
+        return not all(self.stops.midst[kind] for kind in KINDS)
 
     def _under_way(self) -> set[str]:
         """Return what kinds of work the daemon is in the middle of, by the ledger and the stub's log."""

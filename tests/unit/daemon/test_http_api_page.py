@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 from fakes_socket import FakeService
 
-from daemon.api.app import MAX_BODY, create_app
+from daemon.api.app import create_app
+from daemon.api.front import MAX_BODY
 from daemon.api.problems import ERROR_STATUS
 from daemon.api.submission import MAX_DEPTH
 from daemon.cli.console import Exit

@@ -8,7 +8,7 @@ from typing import Any
 
 from fakes_http import GET, Echo, connect, post, settle
 
-from daemon.api.answering import Answer
+from daemon.api.answering import Answer, Take
 
 
 class Short:
@@ -17,8 +17,8 @@ class Short:
     def __init__(self) -> None:
         self.taken: list[tuple[bytes, Callable[[Answer], None]]] = []
 
-    def fits(self, scope: Mapping[str, Any]) -> bool:
-        return bool(scope["path"] == "/short")
+    def way(self, scope: Mapping[str, Any]) -> Take | None:
+        return self.take if scope["path"] == "/short" else None
 
     def take(self, body: bytes, told: Callable[[Answer], None]) -> bool:
         if body == b"odd":
