@@ -71,7 +71,7 @@ def idle(results: Results, options: argparse.Namespace) -> None:
     import psutil
 
     with running() as house:
-        Client(house.socket).health()
+        Client(house.socket).jobs()  # the whole interface is imported now
         time.sleep(min(SETTLING, options.idle))
         daemon = psutil.Process(house.pid)
         pids = [daemon.pid, *(child.pid for child in daemon.children(recursive=True))]
@@ -84,7 +84,8 @@ def idle(results: Results, options: argparse.Namespace) -> None:
     results.value("queue.rss", megabytes, unit="MB", note=beside)
     if before is not None and after is not None:
         note = f"over {seconds:.0f} s, children included"
-        results.value("queue.wakeups", (after - before) / seconds, unit="/s", note=note)
+        woken = sum(count - before.get(thread, 0) for thread, count in after.items())
+        results.value("queue.wakeups", woken / seconds, unit="/s", note=note)
     else:
         print("wake-ups are counted on Linux only; on a Mac `powermetrics --samplers tasks` tells them")
 
@@ -112,13 +113,16 @@ def startup(results: Results, options: argparse.Namespace) -> None:
         results.duel("queue.command", result, unit="s")
 
 
-def _switches(pids: Iterable[int]) -> int | None:
-    """Return how often the threads of *pids* have gone to sleep by themselves, or None where nobody counts."""
+def _switches(pids: Iterable[int]) -> dict[str, int] | None:
+    """Return how often each thread of *pids* has gone to sleep by itself, or None where nobody counts."""
     if sys.platform != "linux":
         return None
-    tasks = (task for pid in pids for task in Path(f"/proc/{pid}/task").iterdir())
-    lines = (line for task in tasks for line in (task / "status").read_text().splitlines())
-    return sum(int(line.split()[1]) for line in lines if line.startswith("voluntary_ctxt_switches"))
+    found = {}
+    for task in (task for pid in pids for task in Path(f"/proc/{pid}/task").iterdir()):
+        with contextlib.suppress(FileNotFoundError, ProcessLookupError):  # it ended this very moment
+            said = dict(line.split(":", 1) for line in (task / "status").read_text().splitlines())
+            found[task.name] = int(said["voluntary_ctxt_switches"])
+    return found
 
 
 def main() -> int:

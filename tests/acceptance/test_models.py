@@ -69,7 +69,7 @@ def test_curl_over_the_socket(shared: SpawnedDaemon) -> None:
 
 def test_slow_copy_into_the_inbox(daemon: SpawnedDaemon) -> None:
     """A file that grows slowly in the watched folder becomes one job, and its transcript appears beside it."""
-    daemon.configure('[[folders]]\npath = "inbox"\ncreate = true\nsettle_seconds = 0.6\n')
+    daemon.configure('[[folders]]\npath = "inbox"\ncreate = true\nsettle_seconds = 3\n')
     daemon.start()
     content = (SAMPLES / "memo.flac").read_bytes()
     target = daemon.home / "inbox" / "slow.flac"
