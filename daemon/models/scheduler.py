@@ -134,7 +134,7 @@ class ModelScheduler:
     def stop(self, timeout: float) -> None:
         """End every runner; whoever still waits or uses one gets `Interrupted`. Kills what lasts longer."""
         self._post(lambda: self._residents.close(timeout / 2))
-        self._post(self._sparing.keeper.end)
+        self._sparing.keeper.close()
         if self._thread is None:
             return
         self._thread.join(timeout)

@@ -127,6 +127,7 @@ class Spare:
         self._launch = launch
         self._enabled = enabled
         self.end = spares.end
+        self.close = spares.close
 
     @property
     def pid(self) -> int | None:

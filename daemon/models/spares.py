@@ -7,7 +7,6 @@ loaded for a while, and when memory is short.
 
 from __future__ import annotations
 
-import contextlib
 import json
 import logging
 import os
@@ -17,15 +16,12 @@ import sys
 import tempfile
 import threading
 from collections.abc import Callable
-from typing import Any, BinaryIO, Final, NamedTuple
+from typing import Any, BinaryIO, NamedTuple
 
 from daemon.models.launch import Launch
 from daemon.models.wire import Wire, WireError
 
 log = logging.getLogger(__name__)
-
-#: Seconds a spare gets to end by itself.
-_END_S: Final = 5.0
 
 
 class Child(NamedTuple):
@@ -68,6 +64,7 @@ class Spares:
         self._lock = threading.Lock()
         self._kind = ""
         self._child: Child | None = None
+        self._closed = threading.Event()
         self._runtimes: set[str] = set()
 
     @property
@@ -80,7 +77,7 @@ class Spares:
         """Have a spare for models like that of *launch*; one that is there already stays."""
         wanted = kind(launch)
         with self._lock:
-            if self._alive() and self._kind == wanted and launch.runtime in self._runtimes:
+            if self._closed.is_set() or (self._alive() and self._kind == wanted and launch.runtime in self._runtimes):
                 return
             self._runtimes.add(launch.runtime)
             runtimes = sorted(self._runtimes)
@@ -94,7 +91,10 @@ class Spares:
             return
         with self._lock:
             surplus, self._child, self._kind = self._child, child, wanted
+            closed = self._closed.is_set()
         _end(surplus)
+        if closed:
+            self.close()
 
     def take(self, launch: Launch) -> Child | None:
         """Give the spare away if it serves *launch*; it is the caller's from then on."""
@@ -112,20 +112,22 @@ class Spares:
             child, self._child = self._child, None
         _end(child)
 
+    def close(self) -> None:
+        """Keep none any more, and return when there is none."""
+        with self._lock:
+            self._closed.set()
+            child, self._child = self._child, None
+        _end(child)
+        if child is not None:
+            child.process.wait()
+
     def _alive(self) -> bool:
         return self._child is not None and self._child.process.poll() is None
 
 
 def _end(child: Child | None) -> None:
-    if child is None:
-        return
-    child.socket.close()
-    threading.Thread(target=_reap, args=(child.process,), name="spare-end", daemon=True).start()
-
-
-def _reap(process: subprocess.Popen[bytes]) -> None:
-    with contextlib.suppress(subprocess.TimeoutExpired):
-        process.wait(_END_S)
-        return
-    process.kill()
-    process.wait()
+    """End *child* at once: it has nothing to lose, and while it imports it would not hear of anything gentler."""
+    if child is not None:
+        child.process.kill()
+        child.socket.close()
+        threading.Thread(target=child.process.wait, name="spare-end", daemon=True).start()

@@ -31,6 +31,9 @@ class Keeper(Protocol):
     def end(self) -> None:
         """End the spare, if there is one."""
 
+    def close(self) -> None:
+        """End it before this returns, and keep none any more."""
+
 
 class Nobody:
     """Keeps no spare."""
@@ -42,6 +45,9 @@ class Nobody:
 
     def end(self) -> None:
         """End nothing."""
+
+    def close(self) -> None:
+        """Close nothing."""
 
 
 class Sparing:

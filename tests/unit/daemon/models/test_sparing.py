@@ -1,5 +1,6 @@
 """When a runner without a model is kept ready, and that it is taken over."""
 
+import signal
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -8,7 +9,7 @@ from fakes_engine import stub_launch
 
 from daemon.models.engine import Engine
 from daemon.models.residency import Phase
-from daemon.models.spares import Spares
+from daemon.models.spares import Spares, spawn
 from daemon.models.sparing import DELAY_S, LONELY_S, Sparing
 
 
@@ -138,3 +139,24 @@ def test_a_spare_that_cannot_be_started_is_no_error(tmp_path):
     spares.keep(launch)
     assert spares.pid is None
     assert spares.take(launch) is None
+
+
+@pytest.mark.parametrize("late", [False, True], ids=["before", "while it is started"])
+def test_a_daemon_that_stops_leaves_no_spare_behind(tmp_path, late):
+    """One that imports does not hear that its daemon goes: it is dead when `close` returns, and there is no other."""
+    started = []
+
+    def start(launch, output):
+        started.append(spawn(launch, output))
+        if late:
+            spares.close()
+        return started[-1]
+
+    spares = Spares(start=start)
+    launch = stub_launch(tmp_path / "plugin", log=tmp_path / "runner.log")
+    spares.keep(launch)
+    spares.close()
+    spares.keep(launch)
+
+    assert [child.process.returncode for child in started] == [-signal.SIGKILL]
+    assert spares.pid is None
