@@ -27,6 +27,7 @@ class LateApp:
     def __init__(self, make: Callable[[], Any], *, closed: Callable[[], object] = lambda: None) -> None:
         self._closed = closed
         self._made: Future[Any] = Future()
+        self._made.set_running_or_notify_cancel()  # a server that does not wait for it any more takes nothing back
         self._open: asyncio.Future[ASGIApp] | None = None
         self._lock = threading.Lock()
         self._loading: threading.Thread | None = threading.Thread(

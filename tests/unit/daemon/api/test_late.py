@@ -113,6 +113,25 @@ def test_a_server_that_stops_does_not_wait_for_it() -> None:
     assert (made, closed) == ([], [1])
 
 
+def test_a_server_may_stop_while_it_is_made(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It does not wait for what nobody needs any more, and whoever makes that ends without a word."""
+    go, faults = threading.Event(), []
+    monkeypatch.setattr(threading, "excepthook", faults.append)
+
+    async def scene() -> None:
+        async with Server(LateApp(lambda: go.wait(20))) as server:
+            server.app.begin()
+
+    before = set(threading.enumerate())
+    play(scene())
+    left = set(threading.enumerate()) - before
+    go.set()
+    for thread in left:
+        thread.join(20)
+
+    assert ([thread.name for thread in left], faults) == (["mlxd-app"], [])
+
+
 def test_who_goes_away_takes_it_from_nobody() -> None:
     """A request that is given up while it waits does not end the waiting of the others."""
     go, inner = threading.Event(), Inner()
