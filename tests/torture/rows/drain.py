@@ -75,13 +75,14 @@ def _besiege(folder: Path, siege: Siege, *, seed: str, say: Say, broken_by: str 
         load.start()
         files.start()
         for number in range(_CHANCES * siege.tries):
-            # A handful of stops may miss one of the kinds of work by chance: then there are more.
+            # A handful of stops may miss one of the kinds of work, by chance or because nothing begins that soon on a
+            # slow machine: then there are more, later and later.
             if number >= siege.tries and (broken_by is not None or not drainer.missed()):
                 break
             demo = siege.tries - siege.demo <= number < siege.tries
             if demo:
                 drainer.submit(demo_order(number, random.Random(f"{seed}-demo-{number}")))
-            drainer.stop_once(least_s=0.05, most_s=3.0 if demo else 1.2)
+            drainer.stop_once(least_s=0.05, most_s=3.0 if demo else 1.2 * max(1.0, number / siege.tries * 2))
             if number % 20 == 19:
                 say(f"{number + 1} stops, the longest {max(drainer.stops.took):.1f} s")
         if broken_by is not None:
