@@ -7,15 +7,31 @@ ways (`daemon.api.quick`) need none of it, so jobs are taken meanwhile; who asks
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
+import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future
-from typing import Any
+from typing import Any, Final
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 _log = logging.getLogger(__name__)
+
+#: Seconds of a thread's turn while an application is made, and as it was (Python's own: 0.005).
+_SHORT_S: Final = 0.0005
+_USUAL_S: Final = sys.getswitchinterval()
+
+
+@contextlib.contextmanager
+def _short_turns() -> Iterator[None]:
+    """Importing keeps the interpreter for whole turns, and a submission that comes meanwhile changes threads often."""
+    sys.setswitchinterval(_SHORT_S)
+    try:
+        yield
+    finally:
+        sys.setswitchinterval(_USUAL_S)  # not what it was before: two may be made at the same time
 
 
 class LateApp:
@@ -54,10 +70,13 @@ class LateApp:
 
     def _load(self, make: Callable[[], Any]) -> None:
         try:
-            self._made.set_result(make())
+            with _short_turns():
+                app = make()
         except BaseException as error:  # noqa: BLE001 - whatever it is, those who wait for it have to hear of it
             _log.critical("The application could not be made.", extra={"action": "app_failed"}, exc_info=error)
             self._made.set_exception(error)
+        else:
+            self._made.set_result(app)
 
     async def _live(self, receive: Receive, send: Send) -> None:
         """Say at once that it is there, and lead the application's own life from when it is made."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import sys
 import threading
 from collections.abc import AsyncIterator, Coroutine
 from types import SimpleNamespace
@@ -152,6 +153,29 @@ def test_who_goes_away_takes_it_from_nobody() -> None:
     play(scene())
 
     assert inner.notes == ["opened", "/b", "closed"]
+
+
+@pytest.mark.parametrize("fault", [None, ImportError()])
+def test_threads_take_short_turns_only_meanwhile(fault: Exception | None) -> None:
+    """Who is served while it is made waits less for the interpreter; afterwards turns are as they were."""
+    turns = []
+
+    def make() -> Inner:
+        turns.append(sys.getswitchinterval())
+        if fault is not None:
+            raise fault
+        return Inner()
+
+    async def scene() -> None:
+        async with Server(LateApp(make)) as server:
+            with contextlib.suppress(RuntimeError):
+                await server.ask("/a")
+
+    before = sys.getswitchinterval()
+    play(scene())
+
+    assert turns[0] < before / 5
+    assert sys.getswitchinterval() == before
 
 
 @pytest.mark.parametrize("fault", [ImportError("no fastapi"), SystemExit(3)])
