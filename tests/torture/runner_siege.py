@@ -232,7 +232,7 @@ class Siege:
             return
         first, last, say = self.seen.vitals[0], self.seen.vitals[-1], self.seen.broken.append
         runners = len(self._plan.victims) + 1 + bool(self._plan.demo)
-        # One child more may be the spare, which is there from two seconds after a load until the next (`daemon.models.spares`).
+        # One child more may be the spare, which is there from two seconds after a load until the next one.
         if last.zombies or last.children > runners + 1:
             say(f"{last.zombies} zombies and {last.children} children for {runners} models.")
         if last.fds > first.fds + 3 or last.threads > first.threads + 2:
