@@ -22,9 +22,6 @@ import psutil
 
 from torture.launchspec import LaunchSpec, respawn_delay, restarts
 
-#: Seconds until those are gone whom launchd told to end: a process that imports or computes does not hear at once.
-_FAREWELL_S = 5.0
-
 
 @dataclass(frozen=True, kw_only=True)
 class Exit:
@@ -248,14 +245,6 @@ def catches(pid: int, sig: int) -> bool:
         return True
     caught = next((int(line.split()[1], 16) for line in lines if line.startswith("SigCgt:")), 0)
     return bool(caught >> (sig - 1) & 1)
-
-
-def outliving(leaders: Collection[int]) -> list[int]:
-    """Return what is left of the *leaders*' process groups after the time that anybody gets who was told to end."""
-    deadline = time.monotonic() + _FAREWELL_S
-    while (left := group(leaders)) and time.monotonic() < deadline:
-        time.sleep(0.02)
-    return left
 
 
 def group(leaders: Collection[int]) -> list[int]:

@@ -20,7 +20,7 @@ from torture import stub_log
 from torture.demo_jobs import prompt_order
 from torture.history import History, read
 from torture.home import TortureHome
-from torture.launchsim import Supervisor, outliving
+from torture.launchsim import Supervisor, group
 from torture.load import Load, Order, ask, submit_one, wait_ready
 from torture.misfortunes import HANGS
 from torture.row import percentile
@@ -118,7 +118,7 @@ class Siege:
             self._under_load()
             self._check_life(supervisor, pid)
             supervisor.stop()
-            if left := outliving({one.pid for one in supervisor.exits}):
+            if left := group({one.pid for one in supervisor.exits}):
                 self.seen.broken.append(f"{len(left)} runners outlived their daemon.")
         self.history.close()
         self._measure()

@@ -14,7 +14,7 @@ from torture.demo_jobs import demo_jobs, sprinkled
 from torture.history import History
 from torture.home import TortureHome
 from torture.killing import CONFIG, FileDropper, Killer, Recovery, recovery
-from torture.launchsim import Supervisor, outliving
+from torture.launchsim import Supervisor, group
 from torture.load import Load, Mix, mixed
 from torture.row import Control, Outcome, Say, Tier, judged, percentile
 
@@ -99,7 +99,7 @@ class _Attack:
             self.broken.append(f"The daemon ended by itself, with {died}.")
         if last.status != 0 or last.by_kill_after_timeout:
             self.broken.append(f"The daemon was stopped at the end, and ended with {last.status}.")
-        if left := outliving({one.pid for one in supervisor.exits}):
+        if left := group({one.pid for one in supervisor.exits}):
             self.broken.append(f"{len(left)} runners outlived their daemon.")
 
     def verdict(self) -> Verdict:
