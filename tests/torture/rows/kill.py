@@ -41,7 +41,7 @@ class Phase:
 WITH_DEMO = sprinkled(mixed, 0.1)
 PHASES = {
     Tier.SHORT: (Phase("stub", mixed, 6, 60, 15.0, 0.6), Phase("demo", WITH_DEMO, 2, 40, 10.0, 3.0)),
-    Tier.LONG: (Phase("stub", mixed, 975, 19_000, 30.0, 1.5), Phase("demo", WITH_DEMO, 25, 2_000, 10.0, 6.0)),
+    Tier.LONG: (Phase("stub", mixed, 975, 19_000, 30.0, 2.4), Phase("demo", WITH_DEMO, 25, 2_000, 10.0, 6.0)),
 }
 CONTROL_KILLS = {Tier.SHORT: 4, Tier.LONG: 20}
 
