@@ -174,7 +174,7 @@ def build(
         clock=utcnow,
     )
     later.service.keep(later.schedules.desk)
-    app, short = front(later.service, made=complete)
+    app, short = front(later.service, made=complete, failed=later.service.miss_routes)
     later.server = SocketServer(app, listener, short=short, before_stop=ground.hub.close)
     return Parts(
         owner=owner,

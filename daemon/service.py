@@ -117,6 +117,14 @@ class Service:
         self.config_problem: str | None = None
         #: Why the TCP port is not open, if it was asked for and is not.
         self.port_problem: str | None = None
+        self._routes_problem: str | None = None
+
+    def miss_routes(self, error: BaseException) -> None:
+        """Tell from now on that the HTTP interface could not be loaded, because of *error*."""
+        self._routes_problem = (
+            f"Jobs are taken, but other requests fail: mlxd's interface could not be loaded "
+            f"({type(error).__name__}: {error}). Install mlxd anew, and restart it."
+        )
 
     def watch(self, folders: Folders) -> None:
         """Take the watcher, which itself submits through this service."""
@@ -349,7 +357,8 @@ class Service:
     def health(self) -> Health:
         """Return the daemon at a glance; answers also while the ledger does not."""
         problems = [self.config_problem, self.port_problem, self._dispatcher.problem, self._ledger.problem]
-        problems += [logs.problem(), self.socket_problem, self.room_problem, *self._folder_problems()]
+        problems += [logs.problem(), self.socket_problem, self.room_problem, self._routes_problem]
+        problems += self._folder_problems()
         problems += [
             f"plugin {one.name}: {one.problem}" for one in self._plugins.status() if one.problem and one.enabled
         ]

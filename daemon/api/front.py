@@ -22,8 +22,17 @@ class Front(NamedTuple):
     short: ShortWay
 
 
-def front(service: ServiceFacade, *, max_body: int = MAX_BODY, made: Callable[[], object] = lambda: None) -> Front:
-    """Return what answers for *service*; *made* is called when all of it is there. Each server needs one of its own."""
+def front(
+    service: ServiceFacade,
+    *,
+    max_body: int = MAX_BODY,
+    made: Callable[[], object] = lambda: None,
+    failed: Callable[[BaseException], object] = lambda _error: None,
+) -> Front:
+    """Return what answers for *service*. Each server needs one of its own.
+
+    *made* is called when all of it is there, *failed* with the reason if it never will be.
+    """
 
     def make() -> Any:
         from daemon.api.app import create_app
@@ -34,4 +43,4 @@ def front(service: ServiceFacade, *, max_body: int = MAX_BODY, made: Callable[[]
 
     gathering = Gathering(service.submit_all)
     short = ShortWays(QuickSubmit(gathering, most=min(SMALL, max_body)), QuickHealth(service.health))
-    return Front(LateApp(make, closed=gathering.close), short)
+    return Front(LateApp(make, closed=gathering.close, failed=failed), short)

@@ -17,6 +17,8 @@ from typing import Any, Final
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from daemon.api.problems import PROBLEM, encode, unforeseen
+
 _log = logging.getLogger(__name__)
 
 #: Seconds of a thread's turn while an application is made, and as it was (Python's own: 0.005).
@@ -37,11 +39,18 @@ def _short_turns() -> Iterator[None]:
 class LateApp:
     """Serves as what *make* returns. It is called once, on a thread of its own: at `begin` or when it is first needed.
 
-    *closed* is called when the server has ended. If *make* raises, that is logged, and every request fails.
+    *closed* is called when the server has ended. If *make* raises, that is logged, *failed* is told what, and every
+    request is answered with status 500.
     """
 
-    def __init__(self, make: Callable[[], Any], *, closed: Callable[[], object] = lambda: None) -> None:
-        self._closed = closed
+    def __init__(
+        self,
+        make: Callable[[], Any],
+        *,
+        closed: Callable[[], object] = lambda: None,
+        failed: Callable[[BaseException], object] = lambda _error: None,
+    ) -> None:
+        self._closed, self._failed = closed, failed
         self._made: Future[Any] = Future()
         self._made.set_running_or_notify_cancel()  # a server that does not wait for it any more takes nothing back
         self._open: asyncio.Future[ASGIApp] | None = None
@@ -74,6 +83,7 @@ class LateApp:
                 app = make()
         except BaseException as error:  # noqa: BLE001 - whatever it is, those who wait for it have to hear of it
             _log.critical("The application could not be made.", extra={"action": "app_failed"}, exc_info=error)
+            self._failed(error)
             self._made.set_exception(error)
         else:
             self._made.set_result(app)
@@ -96,13 +106,19 @@ class LateApp:
         if not made.done():
             made.cancel()
             return
-        if (cause := made.exception()) is not None:
-            error = RuntimeError("The application could not be made.")  # a SystemExit would end the server
-            error.__cause__ = cause
-            opened.set_exception(error)
+        if made.exception() is not None:
+            opened.set_result(_unmade)
             await ended
             return
         app = made.result()
         async with app.router.lifespan_context(app):
             opened.set_result(app)
             await ended
+
+
+async def _unmade(_scope: Scope, _receive: Receive, send: Send) -> None:
+    """Answer as every fault that nobody foresaw is answered."""
+    body = encode(unforeseen())
+    headers = [(b"content-type", PROBLEM.encode()), (b"content-length", str(len(body)).encode())]
+    await send({"type": "http.response.start", "status": 500, "headers": headers})
+    await send({"type": "http.response.body", "body": body})

@@ -8,7 +8,7 @@ import subprocess
 import sys
 
 import psutil
-from fakes_acceptance import SpawnedDaemon
+from fakes_acceptance import PLUGIN, SpawnedDaemon
 
 from jobs.model import State
 
@@ -120,3 +120,17 @@ def test_the_daemon_never_imports_an_engine() -> None:
     done = subprocess.run([sys.executable, "-I", "-c", code], capture_output=True, text=True, check=True, timeout=60)
 
     assert json.loads(done.stdout.replace("'", '"')) == []
+
+
+def test_jobs_are_done_without_the_web_framework(daemon: SpawnedDaemon) -> None:
+    """A daemon whose framework cannot be imported takes jobs and does them; health and answers say what is wrong."""
+    (daemon.home / "plugins" / "noop.py").write_text(f"import sys\nsys.modules['fastapi'] = None\n{PLUGIN}")
+    daemon.start()
+
+    assert daemon.mlxd("submit", "noop").returncode == 0
+    daemon.until(lambda: daemon.client.health().counts.get("succeeded") == 1, "the job to be done")
+    told = daemon.until(lambda: daemon.client.health().problems, "the problem to be told")
+    asked = daemon.mlxd("jobs")
+
+    assert "Install mlxd anew" in told[0]
+    assert (asked.returncode, "its log says why" in asked.stderr) == (4, True), asked

@@ -234,6 +234,15 @@ def test_health_survives_the_ledger(desk: Desk) -> None:
     assert desk.service.health().problems == ("config.toml: broken", "disk full")
 
 
+def test_health_tells_of_an_interface_that_is_not_there(desk: Desk) -> None:
+    """A daemon whose routes could not be loaded lives on, and health says why they fail and what to do."""
+    desk.service.miss_routes(ImportError("no fastapi"))
+
+    health = desk.service.health()
+    assert health.status is Condition.DEGRADED
+    assert "(ImportError: no fastapi). Install mlxd anew" in health.problems[0]
+
+
 def test_only_jobs_whose_model_came_go_on(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
     """A model that was copied here by hand frees the jobs that wait for it, and no others."""
     waiting = []

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 import sys
 import threading
 from collections.abc import AsyncIterator, Coroutine
@@ -37,7 +38,7 @@ class Server:
 
     def __init__(self, app: LateApp) -> None:
         self.app = app
-        self.told: list[str] = []
+        self.said: list[dict[str, Any]] = []
         self._started = asyncio.Event()
         self._said: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
 
@@ -52,7 +53,7 @@ class Server:
         await asyncio.wait_for(self._life, 20)
 
     async def _hear(self, message: Any) -> None:
-        self.told.append(message["type"])
+        self.said.append(message)
         self._started.set()
 
     async def ask(self, path: str) -> None:
@@ -74,14 +75,14 @@ def test_the_server_starts_before_it_is_made() -> None:
 
     async def scene() -> None:
         async with Server(LateApp(make)) as server:
-            assert server.told == ["lifespan.startup.complete"]
+            assert [one["type"] for one in server.said] == ["lifespan.startup.complete"]
             server.app.begin()
             asked = [asyncio.ensure_future(server.ask(path)) for path in ("/a", "/b")]
             await asyncio.sleep(0.01)
             assert inner.notes == []
             go.set()
             await asyncio.gather(*asked)
-        assert server.told[-1] == "lifespan.shutdown.complete"
+        assert server.said[-1]["type"] == "lifespan.shutdown.complete"
 
     play(scene())
 
@@ -168,8 +169,7 @@ def test_threads_take_short_turns_only_meanwhile(fault: Exception | None) -> Non
 
     async def scene() -> None:
         async with Server(LateApp(make)) as server:
-            with contextlib.suppress(RuntimeError):
-                await server.ask("/a")
+            await server.ask("/a")
 
     before = sys.getswitchinterval()
     play(scene())
@@ -180,17 +180,22 @@ def test_threads_take_short_turns_only_meanwhile(fault: Exception | None) -> Non
 
 @pytest.mark.parametrize("fault", [ImportError("no fastapi"), SystemExit(3)])
 def test_one_that_cannot_be_made_fails_each_request(fault: BaseException, caplog: pytest.LogCaptureFixture) -> None:
-    """Each hears of it, the log says why, and the server stops as ever."""
+    """Each is answered with a problem, the log says why, who has to tell is told, and the server stops as ever."""
+    told: list[BaseException] = []
+    said: list[dict[str, Any]] = []
 
     def make() -> Any:
         raise fault
 
     async def scene() -> None:
-        async with Server(LateApp(make)) as server:
+        async with Server(LateApp(make, failed=told.append)) as server:
             for _ in range(2):
-                with pytest.raises(RuntimeError, match="could not be made"):
-                    await server.ask("/a")
+                await server.ask("/a")
+            said.extend(server.said)
 
     play(scene())
 
     assert [record.message for record in caplog.records] == ["The application could not be made."]
+    assert told == [fault]
+    assert [one["status"] for one in said if one["type"] == "http.response.start"] == [500, 500]
+    assert "its log says why" in json.loads(said[-1]["body"])["detail"]
