@@ -31,11 +31,12 @@ demo: $(ENV) ## see the daemon do its job on the embedded models, in about a min
 	$(BIN)/mlxd demo $(ARGS)
 
 test: $(ENV) system-deps ## run all tests and print the coverage (fails under 90 %)
-	@echo "==> Running all tests: unit (two at a time), integration, acceptance. Coverage: of the unit tests' children too."
+	@echo "==> Running all tests, two at a time; last the few that judge times, alone. Coverage: of the unit tests' children too."
 	@rm -f .coverage .coverage.*
 ifeq ($(ARGS),)
 	$(MEASURED) -n 2 tests/unit tests/test_contract_*.py
-	COVERAGE_OF_CHILDREN=_exit $(MEASURED) tests/acceptance tests/integration
+	COVERAGE_OF_CHILDREN=_exit $(MEASURED) -n 2 --dist loadfile -m "not alone" tests/acceptance tests/integration
+	COVERAGE_OF_CHILDREN=_exit $(MEASURED) -m alone tests/acceptance tests/integration
 else
 	$(MEASURED) $(ARGS)
 endif

@@ -8,7 +8,10 @@ import time
 from pathlib import Path
 
 import psutil
+import pytest
 from fakes_acceptance import SpawnedDaemon
+
+pytestmark = pytest.mark.alone
 
 
 def voluntary_switches(pid: int) -> dict[str, int]:

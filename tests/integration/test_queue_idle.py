@@ -50,6 +50,7 @@ print(json.dumps({"p99": sorted(delays)[-5], "idle": idle, "threads": threads, "
 """
 
 
+@pytest.mark.alone
 @pytest.mark.skipif(sys.platform != "linux", reason="counts context switches in /proc")
 def test_an_idle_queue_sleeps_and_wakes_at_once(tmp_path: Path) -> None:
     """Twenty idle workers wake not once a second; a hint reaches its worker in under 20 ms at the 99th percentile."""

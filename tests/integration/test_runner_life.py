@@ -137,6 +137,7 @@ def test_a_callback_that_raises_hurts_nobody(engine_of):
     assert engine.submit({}, on_event=lambda kind, data: 1 / 0).result()["text"] == "a"
 
 
+@pytest.mark.alone
 @pytest.mark.parametrize("how", ["kill", "self", "raise"])
 def test_a_death_in_mid_request_is_told_within_a_second(engine_of, how):
     """A kill, a crash and a session that raises end every call with `RunnerDied`, the signal and the last words."""
