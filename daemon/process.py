@@ -12,6 +12,7 @@ import uuid
 from pathlib import Path
 from typing import Final
 
+from daemon import leftovers
 from daemon import log as logs
 from daemon.allocator import few_arenas
 from daemon.config.model import Config, load
@@ -105,6 +106,7 @@ class _Life:
         """Start in order: what was promised earlier first, then new work, then the door."""
         parts = self._parts
         try:
+            leftovers.clear(parts.ledger, parts.owner, results=self._home.results)
             recovered = parts.ledger.recover(parts.owner)
             reach("start.recovered")
             parts.ledger.unblock()

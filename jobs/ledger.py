@@ -281,15 +281,18 @@ class Ledger(Reading):
             chosen = [job for job in found if job_ids is None or job.id in job_ids]
             return [change(connection, job, moves.unblocked()) for job in chosen]
 
+    def orphans(self, owner: str) -> list[Job]:
+        """Return the running jobs that *owner* does not hold: those of a dead daemon, until `recover`."""
+        with self._db.read() as connection:
+            return _orphans(connection, owner)
+
     def recover(self, owner: str) -> list[Job]:
         """Put back every running job that *owner* does not hold, its attempt given back; call it at the start.
 
         A job that was asked to stop is cancelled instead. Returns the jobs as they are now.
         """
-        lost = jobs.c.state == State.RUNNING.value, jobs.c.owner.is_distinct_from(owner)
         with self._db.write("recover") as connection:
-            rows = connection.execute(select_jobs().where(*lost).order_by(jobs.c.seq)).mappings().all()
-            orphans = [to_job(row) for row in rows]
+            orphans = _orphans(connection, owner)
             return [change(connection, job, moves.released(job, now=self._clock())) for job in orphans]
 
     def _end(self, verb: str, job_id: str, fence: int, decide: Callable[[Job], moves.Changes]) -> Job:
@@ -298,3 +301,9 @@ class Ledger(Reading):
             return change(connection, job, decide(job))
 
         return self._db.run(verb, end)
+
+
+def _orphans(connection: Connection, owner: str) -> list[Job]:
+    lost = jobs.c.state == State.RUNNING.value, jobs.c.owner.is_distinct_from(owner)
+    rows = connection.execute(select_jobs().where(*lost).order_by(jobs.c.seq)).mappings().all()
+    return [to_job(row) for row in rows]

@@ -20,7 +20,7 @@ import contextlib
 import hashlib
 import os
 import threading
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Final
 
@@ -31,12 +31,26 @@ from jobs.inputs import clear_error_sidecar, settle_input, write_error_sidecar
 from jobs.model import OutputFile
 from jobs.names import LONGEST, numbered, safe_name, shortened
 
-__all__ = ["OutputWriter", "clear_error_sidecar", "safe_name", "settle_input", "write_error_sidecar"]
+__all__ = ["OutputWriter", "clear_error_sidecar", "ending", "safe_name", "settle_input", "sweep", "write_error_sidecar"]
 
 #: How many numbered names are tried; more files of one name are somebody's mistake.
 _MOST: Final = 1000
 #: How far beyond the first free name an earlier attempt's file is looked for.
 _LOOK_BEYOND: Final = 16
+
+
+def ending(job_id: str) -> str:
+    """Return how the names of the job's temporary files end."""
+    return f".{job_id}.mlxd-tmp"
+
+
+def sweep(ending: str, folders: Iterable[Path]) -> None:
+    """Remove the temporary files in *folders* whose names end with *ending*; none of them may be in use."""
+    for folder in folders:
+        with contextlib.suppress(OSError):  # not there yet, or not ours to read: nothing was left there
+            for path in folder.iterdir():
+                if path.name.startswith(".") and path.name.endswith(ending):
+                    path.unlink()
 
 
 class OutputWriter:
@@ -60,7 +74,7 @@ class OutputWriter:
         self._directory = directory.absolute()
         inside = root is not None and (root == self._directory or root in self._directory.parents)
         self._root = root if root is not None and inside else self._directory
-        self._ending = f".{job_id}.mlxd-tmp"
+        self._ending = ending(job_id)
         self._intend = intend
         self._mine = {path: set(contents) for path, contents in mine.items()}
         self._files = files or Files()
@@ -125,11 +139,7 @@ class OutputWriter:
 
     def sweep(self) -> None:
         """Remove the temporary files of attempts that died while writing; call it before the first `write`."""
-        for folder in {self._directory, *(path.parent for path in self._mine)}:
-            with contextlib.suppress(OSError):  # not there yet, or not ours to read: nothing was left there
-                for path in folder.iterdir():
-                    if path.name.startswith(".") and path.name.endswith(self._ending):
-                        path.unlink()
+        sweep(self._ending, {self._directory, *(path.parent for path in self._mine)})
 
     def _wanted(self, name: str) -> tuple[list[str], Path]:
         *folders, name = [safe_name(part) for part in name.split("/") if part not in {"", ".", ".."}] or [safe_name("")]

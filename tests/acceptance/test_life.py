@@ -10,7 +10,8 @@ import sys
 import psutil
 from fakes_acceptance import PLUGIN, SpawnedDaemon
 
-from jobs.model import State
+from jobs.ledger import Ledger
+from jobs.model import NewJob, State
 
 
 def test_start_work_and_stop(daemon: SpawnedDaemon) -> None:
@@ -91,6 +92,25 @@ def test_kill_loses_nothing(daemon: SpawnedDaemon) -> None:
         files = list((daemon.home / "results" / job.id).iterdir())
         assert [file.read_text() for file in files] == [str(number)]
         assert job.crashes == 0, "the daemon's death is not the job's doing"
+
+
+def test_a_cancelled_job_of_a_dead_daemon_leaves_nothing_half_written(daemon: SpawnedDaemon) -> None:
+    """A job that was asked to stop, and whose daemon died while it wrote, ends at the start; its temporary file too."""
+    daemon.start()
+    assert daemon.terminate() == 0, daemon.output
+    ledger = Ledger(daemon.home / "state" / "ledger.sqlite3")  # as the daemon that dies would leave it
+    job, _ = ledger.add(NewJob(task="noop"))
+    assert ledger.claim(job.id, "dead") is not None
+    ledger.cancel(job.id)
+    ledger.close()
+    half = daemon.home / "results" / job.id / f".noop.txt.{job.id}.mlxd-tmp"
+    half.parent.mkdir(mode=0o700)
+    half.write_text("half")
+
+    daemon.start()
+
+    assert daemon.client.job(job.id).state is State.CANCELLED
+    assert not half.exists()
 
 
 def test_queue_file_is_only_a_hint(daemon: SpawnedDaemon) -> None:

@@ -481,7 +481,9 @@ def test_recovery_puts_back_what_a_dead_daemon_held(ledger: Ledger) -> None:
     lost, stopping, mine = run(ledger), run(ledger), add(ledger)
     ledger.cancel(stopping.id)
     assert ledger.claim(mine.id, "new") is not None
+    assert [job.id for job in ledger.orphans("new")] == [lost.id, stopping.id]
     put_back = {job.id: job for job in ledger.recover("new")}
+    assert ledger.orphans("new") == []
     assert set(put_back) == {lost.id, stopping.id}
     assert (put_back[lost.id].state, put_back[lost.id].attempts) == (State.QUEUED, 0)
     assert put_back[stopping.id].state is State.CANCELLED
