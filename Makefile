@@ -47,7 +47,7 @@ coverage: $(ENV) ## print the coverage of the last test run
 	@if ls .coverage.* >/dev/null 2>&1; then $(BIN)/coverage combine --quiet; fi
 	$(BIN)/coverage report --fail-under=$(MINIMUM)
 
-torture: $(ENV) system-deps ## attack every promise; each attack has a control that must be caught (about 4 minutes)
+torture: $(ENV) system-deps ## attack every promise; each attack has a control that must be caught (4 to 9 minutes)
 	@echo "==> Torturing mlxd, every fault a few times. One row alone: make torture ARGS='--rows kill'"
 	$(TESTING) PYTHONPATH=tests $(BIN)/python -m torture --tier short --jobs 2 $(ARGS)
 
