@@ -11,7 +11,7 @@ from pathlib import Path
 
 from jobs.ledger import Ledger
 from jobs.model import Job
-from jobs.outputs import ending, sweep
+from jobs.outputs import sweep
 
 
 def clear(ledger: Ledger, owner: str, *, results: Path) -> None:
@@ -24,7 +24,7 @@ def clear(ledger: Ledger, owner: str, *, results: Path) -> None:
 
     """
     for job in ledger.orphans(owner):
-        sweep(ending(job.id), _folders(job, results / job.id, ledger))
+        sweep(job.id, _folders(job, results / job.id, ledger))
 
 
 def _folders(job: Job, own: Path, ledger: Ledger) -> set[Path]:

@@ -31,7 +31,7 @@ from jobs.inputs import clear_error_sidecar, settle_input, write_error_sidecar
 from jobs.model import OutputFile
 from jobs.names import LONGEST, numbered, safe_name, shortened
 
-__all__ = ["OutputWriter", "clear_error_sidecar", "ending", "safe_name", "settle_input", "sweep", "write_error_sidecar"]
+__all__ = ["OutputWriter", "clear_error_sidecar", "safe_name", "settle_input", "sweep", "write_error_sidecar"]
 
 #: How many numbered names are tried; more files of one name are somebody's mistake.
 _MOST: Final = 1000
@@ -39,13 +39,9 @@ _MOST: Final = 1000
 _LOOK_BEYOND: Final = 16
 
 
-def ending(job_id: str) -> str:
-    """Return how the names of the job's temporary files end."""
-    return f".{job_id}.mlxd-tmp"
-
-
-def sweep(ending: str, folders: Iterable[Path]) -> None:
-    """Remove the temporary files in *folders* whose names end with *ending*; none of them may be in use."""
+def sweep(job_id: str, folders: Iterable[Path]) -> None:
+    """Remove the job's temporary files in *folders*; no attempt of it may be writing."""
+    ending = _ending(job_id)
     for folder in folders:
         with contextlib.suppress(OSError):  # not there yet, or not ours to read: nothing was left there
             for path in folder.iterdir():
@@ -74,7 +70,7 @@ class OutputWriter:
         self._directory = directory.absolute()
         inside = root is not None and (root == self._directory or root in self._directory.parents)
         self._root = root if root is not None and inside else self._directory
-        self._ending = ending(job_id)
+        self._job_id = job_id
         self._intend = intend
         self._mine = {path: set(contents) for path, contents in mine.items()}
         self._files = files or Files()
@@ -139,7 +135,7 @@ class OutputWriter:
 
     def sweep(self) -> None:
         """Remove the temporary files of attempts that died while writing; call it before the first `write`."""
-        sweep(self._ending, {self._directory, *(path.parent for path in self._mine)})
+        sweep(self._job_id, {self._directory, *(path.parent for path in self._mine)})
 
     def _wanted(self, name: str) -> tuple[list[str], Path]:
         *folders, name = [safe_name(part) for part in name.split("/") if part not in {"", ".", ".."}] or [safe_name("")]
@@ -231,4 +227,9 @@ class OutputWriter:
         return None
 
     def _temporary(self, name: str) -> str:
-        return f".{shortened(name, LONGEST - 1 - len(self._ending.encode()))}{self._ending}"
+        ending = _ending(self._job_id)
+        return f".{shortened(name, LONGEST - 1 - len(ending.encode()))}{ending}"
+
+
+def _ending(job_id: str) -> str:
+    return f".{job_id}.mlxd-tmp"

@@ -33,15 +33,18 @@ class Phase:
     jobs: int
     #: Submissions a second.
     rate: float
-    #: The longest life after the first answer, seconds: with the demo models, so long that they can be loaded; of the
-    #: long run's stub, so long that its thousand kills and its jobs are about equally soon through.
+    #: The longest life after the first answer, seconds. The demo models take that long to be loaded.
     life_s: float
 
 
 WITH_DEMO = sprinkled(mixed, 0.1)
 PHASES = {
     Tier.SHORT: (Phase("stub", mixed, 6, 60, 15.0, 0.6), Phase("demo", WITH_DEMO, 2, 40, 10.0, 3.0)),
-    Tier.LONG: (Phase("stub", mixed, 975, 19_000, 30.0, 2.4), Phase("demo", WITH_DEMO, 25, 2_000, 10.0, 6.0)),
+    Tier.LONG: (
+        Phase("stub", mixed, 975, 6_000, 30.0, 0.7),
+        Phase("busy", mixed, 100, 13_000, 30.0, 2.4),  # longer lives: more is under way when they end
+        Phase("demo", WITH_DEMO, 25, 2_000, 10.0, 6.0),
+    ),
 }
 CONTROL_KILLS = {Tier.SHORT: 4, Tier.LONG: 20}
 
