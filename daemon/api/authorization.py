@@ -18,7 +18,7 @@ from typing import Any, Final, NamedTuple
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from daemon.api.answering import ShortWay, Take
-from daemon.api.problems import PROBLEM, encode, problem
+from daemon.api.problems import problem, send_problem
 
 _SCHEME: Final = b"bearer "
 _JSON: Final = b"application/json"
@@ -105,9 +105,7 @@ def _is_json(content_type: bytes) -> bool:
 
 
 async def _answer(refused: Refusal, send: Send) -> None:
-    body = encode(problem(refused.status, slug=refused.slug, detail=refused.detail))
-    headers = [(b"connection", b"close"), (b"content-length", b"%d" % len(body)), (b"content-type", PROBLEM.encode())]
+    headers = [(b"connection", b"close")]
     if refused.status == HTTPStatus.UNAUTHORIZED:
         headers.append((b"www-authenticate", b"Bearer"))
-    await send({"type": "http.response.start", "status": refused.status, "headers": headers})
-    await send({"type": "http.response.body", "body": body})
+    await send_problem(send, problem(refused.status, slug=refused.slug, detail=refused.detail), *headers)

@@ -17,7 +17,7 @@ from typing import Any, Final
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from daemon.api.problems import PROBLEM, encode, unforeseen
+from daemon.api.problems import send_problem, unforeseen
 
 _log = logging.getLogger(__name__)
 
@@ -118,7 +118,4 @@ class LateApp:
 
 async def _unmade(_scope: Scope, _receive: Receive, send: Send) -> None:
     """Answer as every fault that nobody foresaw is answered."""
-    body = encode(unforeseen())
-    headers = [(b"content-type", PROBLEM.encode()), (b"content-length", str(len(body)).encode())]
-    await send({"type": "http.response.start", "status": 500, "headers": headers})
-    await send({"type": "http.response.body", "body": body})
+    await send_problem(send, unforeseen())

@@ -6,9 +6,12 @@ import http
 import json
 from collections.abc import Mapping
 from types import MappingProxyType
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from jobs import errors
+
+if TYPE_CHECKING:  # the command line reads problems too, and has no use for a server
+    from starlette.types import Send
 
 #: The media type of an error's body.
 PROBLEM: Final = "application/problem+json"
@@ -91,6 +94,14 @@ def headers_for(status: int, facts: Mapping[str, Any]) -> dict[str, str]:
     """Return the headers that go with *status*: Retry-After where waiting helps."""
     wait = facts.get("retry_after_s", RETRY_AFTER.get(status))
     return {} if wait is None else {"Retry-After": str(max(1, round(wait)))}
+
+
+async def send_problem(send: Send, document: Mapping[str, Any], *headers: tuple[bytes, bytes]) -> None:
+    """Answer an ASGI request with a problem *document*, and these *headers* besides its own."""
+    body = encode(document)
+    own = [(b"content-type", PROBLEM.encode()), (b"content-length", b"%d" % len(body))]
+    await send({"type": "http.response.start", "status": document["status"], "headers": [*own, *headers]})
+    await send({"type": "http.response.body", "body": body})
 
 
 def encode(document: Mapping[str, Any]) -> bytes:
