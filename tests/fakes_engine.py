@@ -96,6 +96,7 @@ class Stub:
         if options.get("exit"):
             sys.exit(3)
         if options.get("hang"):
+            (model / "loading").touch()
             time.sleep(600)
         if options.get("garbage"):
             print("{}" * 50, flush=True)

@@ -2,8 +2,9 @@
 
 The main thread owns MLX: it loads the model, steps the session and closes it. A reader thread only moves messages from
 the wire into a queue, so the main thread sleeps for nothing while idle and hears of cancellations between two steps.
-When the wire ends, the daemon is gone or wants us gone: finish the step and exit, and if the step does not finish,
-exit anyway.
+Told to close, finish the step, close the session and exit. When the wire ends without that, the daemon is dead, and
+nobody wants what is under way, be it an import, a load or a step: exit at once, for the next daemon is starting and
+needs the processor and the memory.
 """
 
 from __future__ import annotations
@@ -39,10 +40,8 @@ log = logging.getLogger("mlxd.runner")
 
 #: Seconds between two signs of life while a long request tells nothing else.
 BEAT_S: Final = 1.0
-#: Seconds the step under way may take once the wire has ended.
+#: Seconds the step under way may take once the wire has ended after we were told to close.
 GRACE_S: Final = 3.0
-
-_CLOSE: Final[Message] = {"op": "close"}
 
 
 class Runner:
@@ -251,14 +250,16 @@ def _told(error: BaseException, *, default: type[MlxdError]) -> dict[str, Any]:
 
 def _pump(wire: Wire, inbox: queue.SimpleQueue[Message], done: threading.Event, grace: float) -> None:
     """Move messages from the wire to the owner; at its end see that the process ends too."""
+    told_to_close = False
     try:
         for message in wire.messages():
+            told_to_close = told_to_close or message["op"] == "close"
             inbox.put(message)
     except WireError:
         log.exception("The daemon sent what makes no sense")
-    inbox.put(_CLOSE)
-    if not done.wait(grace):
-        log.warning("The step under way does not end; leaving without it")
+    if not done.wait(grace if told_to_close else 0.0):
+        why = "The step under way does not end" if told_to_close else "The daemon is gone"
+        log.warning("%s; leaving at once", why)
         os._exit(1)
 
 

@@ -15,6 +15,7 @@ from fakes_engine import stub_launch
 
 from daemon.models.engine import Engine, signal_name
 from daemon.models.references import ResolvedModel
+from daemon.models.runner import GRACE_S
 from daemon.models.scheduler import ModelScheduler
 from jobs.errors import (
     Interrupted,
@@ -366,15 +367,19 @@ def test_kill_is_a_death(engine_of):
     engine.kill()
 
 
-@pytest.mark.parametrize("work", [{}, {"do": "hang"}])
-def test_a_runner_ends_when_its_daemon_dies(tmp_path, work):
-    """After kill -9 of the parent the runner sees the end of the wire and goes, idle or in the middle of a step."""
-    script = _PARENT.format(tests=str(Path(fakes_engine.__file__).parent), plugins=str(tmp_path / "p"), work=work)
+@pytest.mark.parametrize(
+    ("options", "work"), [({}, {}), ({}, {"do": "hang"}), ({"hang": True}, None)], ids=["idle", "step", "load"]
+)
+def test_a_runner_ends_when_its_daemon_dies(tmp_path, options, work):
+    """After kill -9 of the parent the runner goes before any grace is over: idle, in the middle of a step or a load."""
+    script = _PARENT.format(
+        tests=str(Path(fakes_engine.__file__).parent), plugins=str(tmp_path / "p"), options=options, work=work
+    )
     parent = subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE)
     with parent:
         pid = int(parent.stdout.readline())
         parent.kill()
-    within(15, lambda: gone(pid))
+    within(0.8 * GRACE_S, lambda: gone(pid))
 
 
 _PARENT = """
@@ -383,11 +388,17 @@ sys.path.insert(0, {tests!r})
 from pathlib import Path
 from fakes_engine import stub_launch
 from daemon.models.engine import Engine
-engine = Engine(stub_launch(Path({plugins!r})))
-engine.start()
-begun = threading.Event()
-engine.submit({work}, on_event=lambda kind, data: begun.set())
-begun.wait()
+engine = Engine(stub_launch(Path({plugins!r}), options={options}))
+starting = threading.Thread(target=engine.start, daemon=True)
+starting.start()
+if {work} is None:
+    while not (Path({plugins!r}) / "loading").exists():
+        time.sleep(0.01)
+else:
+    starting.join()
+    begun = threading.Event()
+    engine.submit({work}, on_event=lambda kind, data: begun.set())
+    begun.wait()
 print(engine.pid, flush=True)
 time.sleep(60)
 """

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import bisect
 import http.client
+import math
 import os
 import random
 import signal
@@ -23,13 +24,14 @@ from torture.home import TortureHome
 from torture.launchsim import Exit, Supervisor
 from torture.load import Load, ask, wait_ready
 from torture.row import Control, Outcome, Say, Tier, judged, percentile
+from torture.withheld import Withheld
 
 #: Failpoints of a short campaign, and how often each is hit in a long one.
 DOZEN, TIMES = 12, 20
 #: Overrides how often in a long one.
 ROUNDS = "MLXD_FAILPOINT_ROUNDS"
-#: Homes at a time.
-AT_ONCE = 2
+#: Homes at a time: more on the same processors take no less time together, and measure each other.
+AT_ONCE = max(1, (os.cpu_count() or 1) // 2)
 #: Jobs a second, and the share of them for the demo models.
 RATE, DEMO = 10.0, 0.05
 #: Seconds, at the 99th percentile, from a death to the next claim of a job.
@@ -38,7 +40,8 @@ CLAIMED_S = 5.0
 _EACH_S = 10.0
 _NOTE = (
     "Recovery is the time from a death to the next claim of any job. The lanes are kept busy on purpose, so a job that "
-    "was cut off may wait longer for its turn (cut_off_claimed_p99_s); that time without a line is the row kill's."
+    "was cut off may wait longer for its turn (cut_off_claimed_p99_s); that time without a line is the row kill's. "
+    "What is held against the promise is recovery less what the machine's host withheld of it (own_recovery_p99_s)."
 )
 
 
@@ -53,8 +56,8 @@ class Seen:
     #: Failpoints that fired.
     hit: set[str]
     verdict: Verdict
-    #: Seconds from each death to the next claim of any job, and of each job that was cut off.
-    recoveries: Sequence[float]
+    #: Each death and the next claim of any job, by `time.monotonic`; seconds to it of each job that was cut off.
+    recoveries: Sequence[tuple[float, float]]
     each: Sequence[float]
     #: Jobs for the demo models.
     demo: int
@@ -75,8 +78,7 @@ class Failpoints:
         chance = random.Random(f"{seed}-failpoints")
         times = int(os.environ.get(ROUNDS, TIMES))
         rounds = [arming.share(seed - 1, DOZEN)] if tier is Tier.SHORT else [list(NAMES)] * times
-        # A daemon that starts leaves a processor idle half of the time: a few homes at once.
-        with ThreadPoolExecutor(AT_ONCE) as pool:
+        with ThreadPoolExecutor(AT_ONCE) as pool, Withheld() as withheld:
             running = [
                 pool.submit(attack, folder / f"r{number}", names, random.Random(chance.random()))
                 for number, names in enumerate(rounds)
@@ -87,7 +89,7 @@ class Failpoints:
             ]
             homes = list(_told(running, say))
             controls = [one.result() for one in broken_ones]
-        return _outcome(homes, controls, judged(tier))
+        return _outcome(homes, controls, withheld, judged(tier))
 
 
 def _told(running: Sequence[Future[Seen]], say: Say) -> Iterator[Seen]:
@@ -97,9 +99,11 @@ def _told(running: Sequence[Future[Seen]], say: Say) -> Iterator[Seen]:
         yield seen
 
 
-def _outcome(homes: Sequence[Seen], controls: Sequence[Control], share: float) -> Outcome:
-    again = [seconds for one in homes for seconds in one.recoveries]
-    late = percentile(again, share)
+def _outcome(homes: Sequence[Seen], controls: Sequence[Control], withheld: Withheld, share: float) -> Outcome:
+    spans = [span for one in homes for span in one.recoveries]
+    again = [until - since for since, until in spans]
+    own = [until - since - withheld.between(since, until) for since, until in spans]
+    late = percentile(own, share)
     slow = [f"Work went on {late:.1f} s after a death ({share:.0%} of the times)."] if late > CLAIMED_S else []
     each = [seconds for one in homes for seconds in one.each]
     return Outcome(
@@ -119,6 +123,9 @@ def _outcome(homes: Sequence[Seen], controls: Sequence[Control], share: float) -
             "stops_not_heard": sum(one.unheard for one in homes),
             "jobs_cut_off": len(each),
             "cut_off_claimed_p99_s": round(percentile(each, 0.99), 3),
+            "own_recovery_p99_s": round(percentile(own, 0.99), 3),
+            "own_recovery_worst_s": round(max(own, default=math.nan), 3),
+            "withheld_share": round(withheld.share, 3),
         },
     )
 
@@ -163,13 +170,13 @@ def attack(
     )
 
 
-def reclaimed(executions: Path, deaths: Sequence[float]) -> tuple[list[float], list[float]]:
-    """Return the seconds from each death to the first claim after it, and to the claim of each job that it cut off.
+def reclaimed(executions: Path, deaths: Sequence[float]) -> tuple[list[tuple[float, float]], list[float]]:
+    """Return each death with the first claim after it, and the seconds to the claim of each job that one cut off.
 
     A job that ended, or whose runner died, and that is begun again for another reason does not count.
     """
     begun: dict[str, float] = {}
-    first: dict[int, float] = {}
+    first: dict[int, tuple[float, float]] = {}
     each = []
     for line in executions.read_text(encoding="utf-8").splitlines():
         what, key, at = (words := line.split())[0], words[1], float(words[4])
@@ -177,7 +184,7 @@ def reclaimed(executions: Path, deaths: Sequence[float]) -> tuple[list[float], l
             begun.pop(key, None)
         elif what == "begin":
             if since := bisect.bisect_right(deaths, at):
-                first.setdefault(since, at - deaths[since - 1])
+                first.setdefault(since, (deaths[since - 1], at))
             if key in begun and since > bisect.bisect_right(deaths, begun[key]):
                 each.append(at - deaths[since - 1])
             begun[key] = at

@@ -11,7 +11,6 @@ from torture import arming
 from torture.arming import Armed
 from torture.history import History, read
 from torture.launchsim import Supervisor
-from torture.rows.failpoints import reclaimed
 
 from jobs.failpoints import NAMES, parse
 
@@ -82,12 +81,3 @@ def test_a_runners_death_may_be_followed_by_the_daemons(tmp_path: Path) -> None:
 
     assert told == sorted(points)
     assert set(killed) == {signal.SIGKILL}
-
-
-def test_only_what_a_death_cut_off_counts_as_claimed_again(tmp_path: Path) -> None:
-    """From a death to the first claim, and to each; one that ended, or began anew in the same life, does not count."""
-    log = tmp_path / "executions.log"
-    lines = ["begin a 1 9 1.0", "begin b 1 9 1.1", "end b 1 9 1.2", "begin c 1 9 1.3", "begin c 2 9 1.4"]
-    log.write_text("\n".join([*lines, "begin a 2 10 6.5", "begin b 2 10 6.6", "begin c 3 10 7.0"]) + "\n")
-
-    assert reclaimed(log, [2.0, 6.0]) == ([0.5], [0.5, 1.0])

@@ -158,7 +158,7 @@ def test_a_beat_is_sent_when_nothing_else_was(session):
 
 
 def test_main_serves_a_descriptor_until_its_end(session, monkeypatch):
-    """The program takes the wire's descriptor, serves, and returns 0 when the wire ends."""
+    """The program takes the descriptor of the wire, serves, and returns 0 when it was told to close."""
     monkeypatch.setattr(runner.os, "dup2", lambda old, new: None)
     monkeypatch.setattr(runner.signal, "signal", lambda number, handler: None)
     ours, theirs = socket.socketpair()
@@ -171,6 +171,7 @@ def test_main_serves_a_descriptor_until_its_end(session, monkeypatch):
         for message in wire.messages():
             said.append(message)
             if message.get("kind") == "done":
+                wire.send({"op": "close"})
                 wire.shut()
 
     watcher = threading.Thread(target=watch)
@@ -181,17 +182,36 @@ def test_main_serves_a_descriptor_until_its_end(session, monkeypatch):
     assert said[-1]["kind"] == "done"
 
 
-def test_a_step_that_does_not_end_does_not_keep_the_process(monkeypatch, caplog):
-    """When the wire has ended and the owner is stuck, the reader ends the process; garbage counts as the end."""
+@pytest.mark.parametrize("said", [b"", b'{"op": "load"}\n', b"garbage\n"])
+def test_the_end_of_the_daemon_ends_the_process_at_once(monkeypatch, said):
+    """When the wire ends and nobody said close, no step, load or import is waited for; garbage counts as the end."""
     left = []
     monkeypatch.setattr(runner.os, "_exit", left.append)
     ours, theirs = socket.socketpair()
-    with ours, theirs:
-        ours.sendall(b"garbage\n")
-        inbox = queue.SimpleQueue()
-        runner._pump(Wire(theirs), inbox, threading.Event(), 0.0)
+    with theirs:
+        ours.sendall(said)
+        ours.close()
+        runner._pump(Wire(theirs), queue.SimpleQueue(), threading.Event(), 1e6)
     assert left == [1]
-    assert inbox.get() == {"op": "close"}
+
+
+def test_the_step_under_way_has_a_grace_when_told_to_close(monkeypatch):
+    """After "close" the end of the wire waits for the owner, but not for ever."""
+    left = []
+    monkeypatch.setattr(runner.os, "_exit", left.append)
+    for grace, ended in ((1e6, True), (0.0, False)):
+        ours, theirs = socket.socketpair()
+        done, inbox = threading.Event(), queue.SimpleQueue()
+        with theirs:
+            Wire(ours).send({"op": "close"})
+            ours.close()
+            reader = threading.Thread(target=runner._pump, args=(Wire(theirs), inbox, done, grace))
+            reader.start()
+            assert inbox.get() == {"op": "close"}
+            if ended:
+                done.set()
+            reader.join()
+    assert left == [1]
 
 
 def test_built_in_runtimes_are_found_and_unknown_ones_are_not():
