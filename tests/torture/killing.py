@@ -18,6 +18,7 @@ from torture.history import History
 from torture.home import TortureHome
 from torture.launchsim import Exit, Supervisor
 from torture.load import ask, wait_ready
+from torture.withheld import Span
 
 #: A watched folder whose files settle quickly, and whose outputs come to lie in it too.
 CONFIG = """\
@@ -87,9 +88,8 @@ class Killer:
 
     def __init__(self, home: TortureHome, supervisor: Supervisor, chance: random.Random) -> None:
         self._home, self._supervisor, self._chance = home, supervisor, chance
-        #: Seconds from a start to the first answer, and from a kill to it.
-        self.ready: list[float] = []
-        self.answered: list[float] = []
+        #: Starts, each with the first answer.
+        self.ready: list[Span] = []
 
     def kill(self, *, start_s: float = 0.9, life_s: float = 1.0) -> None:
         """Let it live for a random time, kill it, and wait for the next start."""
@@ -106,20 +106,17 @@ class Killer:
             raise TimeoutError("The supervisor did not start the daemon again.")
 
     def _answer(self, began: float) -> None:
-        at = wait_ready(self._home.socket, timeout=60.0)
-        self.ready.append(at - began)
-        if self._supervisor.exits:
-            self.answered.append(at - self._supervisor.exits[-1].at)
+        self.ready.append((began, wait_ready(self._home.socket, timeout=60.0)))
 
 
 @dataclass(frozen=True, kw_only=True)
 class Recovery:
-    """How long interrupted jobs waited for their next claim, seconds."""
+    """How long interrupted jobs waited for their next claim."""
 
     #: From the kill that interrupted them, of those whose next daemon lived long enough.
-    from_kill: Sequence[float]
+    from_kill: Sequence[Span]
     #: From the start of the daemon that claimed them.
-    from_start: Sequence[float]
+    from_start: Sequence[Span]
 
 
 def recovery(executions: Path, spawns: Sequence[float], exits: Sequence[Exit]) -> Recovery:
@@ -137,8 +134,8 @@ def recovery(executions: Path, spawns: Sequence[float], exits: Sequence[Exit]) -
             continue
         key, at = words[1], float(words[4])
         if bisect.bisect_right(deaths, at) > bisect.bisect_right(deaths, before.get(key, at)):
-            from_kill.append(at - deaths[bisect.bisect_right(deaths, at) - 1])
-            from_start.append(at - spawns[bisect.bisect_right(spawns, at) - 1])
+            from_kill.append((deaths[bisect.bisect_right(deaths, at) - 1], at))
+            from_start.append((spawns[bisect.bisect_right(spawns, at) - 1], at))
         before[key] = at
     return Recovery(from_kill=from_kill, from_start=from_start)
 

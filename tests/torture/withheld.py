@@ -10,9 +10,12 @@ import bisect
 import os
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Self
+
+#: Two instants by `time.monotonic`, e.g. a death and the next claim of a job.
+Span = tuple[float, float]
 
 #: Seconds between two looks: a time is right to about that.
 _EVERY_S = 0.1
@@ -70,6 +73,10 @@ class Withheld:
             return 0.0
         return min(until - since, self._seconds[last] - self._seconds[first])
 
+    def own(self, spans: Sequence[Span]) -> list[float]:
+        """Return the seconds that each of *spans* took of the machine's own time."""
+        return [until - since - self.between(since, until) for since, until in spans]
+
     @property
     def share(self) -> float:
         """Return the share of all the time that was withheld, 0 to 1."""
@@ -79,3 +86,8 @@ class Withheld:
     def _watch(self) -> None:
         while not self._over.wait(_EVERY_S):
             self.look()
+
+
+def lengths(spans: Sequence[Span]) -> list[float]:
+    """Return how many seconds each of *spans* took."""
+    return [until - since for since, until in spans]

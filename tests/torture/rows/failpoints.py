@@ -24,7 +24,7 @@ from torture.home import TortureHome
 from torture.launchsim import Exit, Supervisor
 from torture.load import Load, ask, wait_ready
 from torture.row import Control, Outcome, Say, Tier, judged, percentile
-from torture.withheld import Withheld
+from torture.withheld import Span, Withheld, lengths
 
 #: Failpoints of a short campaign, and how often each is hit in a long one.
 DOZEN, TIMES = 12, 20
@@ -57,7 +57,7 @@ class Seen:
     hit: set[str]
     verdict: Verdict
     #: Each death and the next claim of any job, by `time.monotonic`; seconds to it of each job that was cut off.
-    recoveries: Sequence[tuple[float, float]]
+    recoveries: Sequence[Span]
     each: Sequence[float]
     #: Jobs for the demo models.
     demo: int
@@ -72,6 +72,7 @@ class Failpoints:
     number, name = 2, "failpoints"
     fault = f"kill -9 at each of {len(NAMES)} failpoints"
     promise = "nothing acknowledged is lost or done twice, wherever it dies; every failpoint was hit"
+    timed: bool = True
 
     def run(self, tier: Tier, *, seed: int, folder: Path, say: Say) -> Outcome:
         """Arm the failpoints, let each fire once a round, check after each round; then break the program."""
@@ -101,8 +102,7 @@ def _told(running: Sequence[Future[Seen]], say: Say) -> Iterator[Seen]:
 
 def _outcome(homes: Sequence[Seen], controls: Sequence[Control], withheld: Withheld, share: float) -> Outcome:
     spans = [span for one in homes for span in one.recoveries]
-    again = [until - since for since, until in spans]
-    own = [until - since - withheld.between(since, until) for since, until in spans]
+    own = withheld.own(spans)
     late = percentile(own, share)
     slow = [f"Work went on {late:.1f} s after a death ({share:.0%} of the times)."] if late > CLAIMED_S else []
     each = [seconds for one in homes for seconds in one.each]
@@ -111,7 +111,7 @@ def _outcome(homes: Sequence[Seen], controls: Sequence[Control], withheld: Withh
         acknowledged=sum(one.verdict.promised for one in homes),
         lost=sum(one.verdict.lost for one in homes),
         doubled=sum(one.verdict.doubled for one in homes),
-        recoveries=again,
+        recoveries=lengths(spans),
         broken=[*(sentence for one in homes for sentence in one.broken), *slow],
         controls=controls,
         notes=[_NOTE],
@@ -170,13 +170,13 @@ def attack(
     )
 
 
-def reclaimed(executions: Path, deaths: Sequence[float]) -> tuple[list[tuple[float, float]], list[float]]:
+def reclaimed(executions: Path, deaths: Sequence[float]) -> tuple[list[Span], list[float]]:
     """Return each death with the first claim after it, and the seconds to the claim of each job that one cut off.
 
     A job that ended, or whose runner died, and that is begun again for another reason does not count.
     """
     begun: dict[str, float] = {}
-    first: dict[int, tuple[float, float]] = {}
+    first: dict[int, Span] = {}
     each = []
     for line in executions.read_text(encoding="utf-8").splitlines():
         what, key, at = (words := line.split())[0], words[1], float(words[4])

@@ -1,7 +1,7 @@
 """What the host withheld: read from the kernel's figures, and taken off only where it is sure to belong."""
 
 import pytest
-from torture.withheld import Withheld, stolen_s
+from torture.withheld import Withheld, lengths, stolen_s
 
 STAT = "cpu  10 20 30 40 50 60 70 {steal} 0 0\ncpu0 5 10 15 20 25 30 35 1 0 0\ncpu1 5 10 15 20 25 30 35 1 0 0\nintr 5\n"
 
@@ -46,3 +46,10 @@ def test_it_looks_by_itself():
     with Withheld(read=iter(range(0, 10**6, 1000)).__next__) as noted:
         pass
     assert noted.share == 1.0
+
+
+def test_spans_have_a_length_and_a_part_of_the_machines_own(withheld):
+    """Three seconds in which it stood still for 0.75, and one in which it did not."""
+    spans = [(0.0, 3.0), (2.0, 3.0)]
+    assert lengths(spans) == [3.0, 1.0]
+    assert withheld.own(spans) == [2.25, 1.0]
