@@ -10,9 +10,11 @@ import random
 import signal
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
+from threading import Semaphore
 
 from jobs.failpoints import NAMES
 from torture import arming, broken_builds, scenarios
@@ -30,7 +32,8 @@ from torture.withheld import Span, Withheld, lengths
 DOZEN, TIMES = 12, 20
 #: Overrides how often in a long one.
 ROUNDS = "MLXD_FAILPOINT_ROUNDS"
-#: Homes at a time: more on the same processors take no less time together, and measure each other.
+#: Homes under attack at a time: more on the same processors take no less time together, and measure each other. As many
+#: more may come to rest meanwhile: what is left of the demo models' jobs takes as long as the attack.
 AT_ONCE = max(1, (os.cpu_count() or 1) // 2)
 #: Jobs a second, and the share of them for the demo models.
 RATE, DEMO = 10.0, 0.05
@@ -79,13 +82,14 @@ class Failpoints:
         chance = random.Random(f"{seed}-failpoints")
         times = int(os.environ.get(ROUNDS, TIMES))
         rounds = [arming.share(seed - 1, DOZEN)] if tier is Tier.SHORT else [list(NAMES)] * times
-        with ThreadPoolExecutor(AT_ONCE) as pool, Withheld() as withheld:
+        turns = Semaphore(AT_ONCE)
+        with ThreadPoolExecutor(2 * AT_ONCE) as pool, Withheld() as withheld:
             running = [
-                pool.submit(attack, folder / f"r{number}", names, random.Random(chance.random()))
+                pool.submit(attack, folder / f"r{number}", names, random.Random(chance.random()), turns)
                 for number, names in enumerate(rounds)
             ]
             broken_ones = [
-                pool.submit(_control, folder / name, build, random.Random(chance.random()))
+                pool.submit(_control, folder / name, build, random.Random(chance.random()), turns)
                 for name, build in broken_builds.BUILDS.items()
             ]
             homes = list(_told(running, say))
@@ -131,26 +135,38 @@ def _outcome(homes: Sequence[Seen], controls: Sequence[Control], withheld: Withh
 
 
 def attack(
-    folder: Path, names: Sequence[str], chance: random.Random, *, extra: str = "", settle_s: float = 60.0
+    folder: Path,
+    names: Sequence[str],
+    chance: random.Random,
+    turns: Semaphore,
+    *,
+    extra: str = "",
+    settle_s: float = 60.0,
 ) -> Seen:
-    """Let the daemon of a fresh home die at each of *names*; *extra* is code that breaks the program."""
+    """Let the daemon of a fresh home die at each of *names*; *extra* is code that breaks the program.
+
+    One of *turns* is held as long as it is attacked.
+    """
     home = TortureHome(folder, config=scenarios.CONFIG, plugin=scenarios.PLUGIN + extra)
     history = History(folder / "history.jsonl")
     armed = Armed(folder / "marks", arming.arm(names, chance), chance)
     mix = sprinkled(partial(scenarios.mix, folder=folder / "placed"), DEMO)
     load = Load(home, history, clients=3, rate=RATE, seed=chance.random(), mix=mix)
-    with home.supervisor(environ=armed.environ) as launchd:
-        scenes = scenarios.Scenes(home, history, launchd, chance)
-        load.start()
-        missing = armed.watch(launchd, history, scenes, seconds=20 + _EACH_S * len(names))
-        broken = [f"The failpoint {name} was not reached." for name in sorted(missing)]
-        load.stop()
-        broken += load.complaints + _come_to_rest(home, settle_s)
-        launchd.stop()
-        broken += _ends(launchd)
-        recoveries, each = reclaimed(home.executions, [one.at for one in launchd.exits if one.status == -9])
-        deaths = sum(one.status == -9 for one in launchd.exits)
-        unheard = sum(map(_unheard, launchd.exits))
+    with ExitStack() as turn:
+        turn.enter_context(turns)
+        with home.supervisor(environ=armed.environ) as launchd:
+            scenes = scenarios.Scenes(home, history, launchd, chance)
+            load.start()
+            missing = armed.watch(launchd, history, scenes, seconds=20 + _EACH_S * len(names))
+            broken = [f"The failpoint {name} was not reached." for name in sorted(missing)]
+            load.stop()
+            turn.close()
+            broken += load.complaints + _come_to_rest(home, settle_s)
+            launchd.stop()
+            broken += _ends(launchd)
+            recoveries, each = reclaimed(home.executions, [one.at for one in launchd.exits if one.status == -9])
+            deaths = sum(one.status == -9 for one in launchd.exits)
+            unheard = sum(map(_unheard, launchd.exits))
     history.close()
     verdict = check(history.path, ledger=home.ledger, executions=home.executions, results=home.results, whole=False)
     lines, stuck = read(history.path), home.query("SELECT count(*) FROM jobs WHERE state = 'running'")[0][0]
@@ -222,8 +238,8 @@ def _strangers(home: TortureHome, lines: Sequence[Mapping[str, object]]) -> list
     return [f"nobody submitted the job {job} ({key})" for job, key in rows if key not in asked]
 
 
-def _control(folder: Path, build: broken_builds.Build, chance: random.Random) -> Control:
-    seen = attack(folder, build.names, random.Random(chance.random()), extra=build.code, settle_s=3.0)
+def _control(folder: Path, build: broken_builds.Build, chance: random.Random, turns: Semaphore) -> Control:
+    seen = attack(folder, build.names, random.Random(chance.random()), turns, extra=build.code, settle_s=3.0)
     verdict = seen.verdict
     counts = {"stuck": seen.stuck} | {
         kind: getattr(verdict, kind) for kind in ("lost", "doubled", "unfinished", "wrong")
