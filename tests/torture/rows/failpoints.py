@@ -41,6 +41,9 @@ RATE, DEMO = 10.0, 0.05
 CLAIMED_S = 5.0
 #: Seconds that one failpoint may take to be reached, on a slow machine.
 _EACH_S = 10.0
+#: Seconds without the end of any job after which a home that is left in peace is stuck. Four memos in the demo speech
+#: model together take a minute beside another home's attack, and may hold all the workers of their lane.
+_PATIENCE_S = 180.0
 _NOTE = (
     "Recovery is the time from a death to the next claim of any job. The lanes are kept busy on purpose, so a job that "
     "was cut off may wait longer for its turn (cut_off_claimed_p99_s); that time without a line is the row kill's. "
@@ -141,7 +144,7 @@ def attack(
     turns: Semaphore,
     *,
     extra: str = "",
-    settle_s: float = 60.0,
+    settle_s: float = _PATIENCE_S,
 ) -> Seen:
     """Let the daemon of a fresh home die at each of *names*; *extra* is code that breaks the program.
 
