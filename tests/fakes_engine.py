@@ -96,7 +96,7 @@ class Stub:
         if options.get("exit"):
             sys.exit(3)
         if options.get("hang"):
-            (model / "loading").touch()
+            (model / "loading").write_text("")  # a pipe, if somebody waits for this
             time.sleep(600)
         if options.get("garbage"):
             print("{}" * 50, flush=True)

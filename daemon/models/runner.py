@@ -58,7 +58,7 @@ class Runner:
         self._told: dict[str, Any] = {}
 
     def run(self) -> None:
-        """Load what the first message asks for, serve until the end of the wire."""
+        """Load what the first message asks for, serve until told to close."""
         first = self._inbox.get()
         if first["op"] == "warm":
             self._warm(first)

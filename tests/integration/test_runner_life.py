@@ -383,17 +383,17 @@ def test_a_runner_ends_when_its_daemon_dies(tmp_path, options, work):
 
 
 _PARENT = """
-import sys, threading, time
+import os, sys, threading, time
 sys.path.insert(0, {tests!r})
 from pathlib import Path
 from fakes_engine import stub_launch
 from daemon.models.engine import Engine
 engine = Engine(stub_launch(Path({plugins!r}), options={options}))
+os.mkfifo(Path({plugins!r}) / "loading")
 starting = threading.Thread(target=engine.start, daemon=True)
 starting.start()
 if {work} is None:
-    while not (Path({plugins!r}) / "loading").exists():
-        time.sleep(0.01)
+    (Path({plugins!r}) / "loading").read_text()
 else:
     starting.join()
     begun = threading.Event()

@@ -1,7 +1,7 @@
 """Time that this machine did not have: what the host of a virtual machine kept from its processors.
 
-While the host lets others run, everything here stands still, and no promise of time says anything about that. Linux
-counts it as "steal" (proc_stat(5)); where nobody counts it, as on a Mac, nothing is taken off any time.
+While the host lets others run, everything here stands still. That explains a time and excuses none: rows judge whole
+times, and tell this beside them. Linux counts it as "steal" (proc_stat(5)); elsewhere, as on a Mac, nobody does.
 """
 
 from __future__ import annotations

@@ -21,7 +21,7 @@ from torture.withheld import Withheld, lengths
 
 #: Seconds, at the 99th percentile: from a start to the first answer, from a kill to the next claim of a job.
 READY_S, CLAIMED_S = 2.0, 5.0
-_NOTE = "What is held against the promise is time less what the machine's host withheld of it (own_...)."
+_NOTE = "Whole times are judged; own_... is what remains of them without the time that the machine's host withheld."
 
 
 @dataclass(frozen=True)
@@ -135,7 +135,7 @@ class Kill:
             lost=verdict.lost,
             doubled=verdict.doubled,
             recoveries=lengths(again.from_kill),
-            broken=[*verdict.sentences, *attack.broken, *_late(attack.killer, again, withheld, judged(tier))],
+            broken=[*verdict.sentences, *attack.broken, *_late(attack.killer, again, judged(tier))],
             controls=[_control(folder / "huey", CONTROL_KILLS[tier], seed)],
             measured={
                 "demo_jobs": demo_jobs(attack.history.path),
@@ -150,11 +150,11 @@ class Kill:
         )
 
 
-def _late(killer: Killer, again: Recovery, withheld: Withheld, share: float) -> list[str]:
+def _late(killer: Killer, again: Recovery, share: float) -> list[str]:
     by, found = f"({share:.0%} of the times)", []
-    if (took := percentile(withheld.own(killer.ready), share)) > READY_S:
+    if (took := percentile(lengths(killer.ready), share)) > READY_S:
         found.append(f"The daemon was ready after {took:.2f} s {by}, which is more than {READY_S:g} s.")
-    if (took := percentile(withheld.own(again.from_kill), share)) > CLAIMED_S:
+    if (took := percentile(lengths(again.from_kill), share)) > CLAIMED_S:
         found.append(f"Orphans were claimed {took:.2f} s after the kill {by}, more than {CLAIMED_S:g} s.")
     return found
 

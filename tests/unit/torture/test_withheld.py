@@ -1,4 +1,4 @@
-"""What the host withheld: read from the kernel's figures, and taken off only where it is sure to belong."""
+"""What the host withheld: read from the kernel's figures, and counted only where it is sure to belong."""
 
 import pytest
 from torture.withheld import Withheld, lengths, stolen_s
