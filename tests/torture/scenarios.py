@@ -242,6 +242,18 @@ class Scenes:
         if "stop" in wanted and now > self._stopped + 1.5:
             self._stop(now)
 
+    def calm(self) -> None:
+        """Let no schedule fire any more, and go on with the folder that `_desk` left paused where mlxd died meanwhile.
+
+        Raises as `ask` does.
+        """
+        ask(self._home.socket, "POST", "/v1/schedules/tick/pause")
+        ask(self._home.socket, "POST", "/v1/folders/resume", {"path": str(self._home.folder / "gone")})
+
+    def untaken(self) -> int:
+        """Return how many files have not become jobs."""
+        return len(self.files) - self._taken()
+
     def _stop(self, now: float) -> None:
         """Ask the daemon to stop, once in its life as launchd does: a second time it would give up its start."""
         pid = self._launchd.pid

@@ -8,6 +8,7 @@ import math
 import os
 import random
 import signal
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
@@ -24,7 +25,7 @@ from torture.demo_jobs import demo_jobs, sprinkled
 from torture.history import History, read
 from torture.home import TortureHome
 from torture.launchsim import Exit, Supervisor
-from torture.load import Load, ask, wait_ready
+from torture.load import Load, wait_ready
 from torture.row import Control, Outcome, Say, Tier, judged, percentile
 from torture.withheld import Span, Withheld, lengths
 
@@ -161,7 +162,7 @@ def attack(
             broken = [f"The failpoint {name} was not reached." for name in sorted(missing)]
             load.stop()
             turn.close()
-            broken += load.complaints + _come_to_rest(home, settle_s)
+            broken += load.complaints + _come_to_rest(home, scenes, settle_s)
             launchd.stop()
             broken += _ends(launchd)
             recoveries, each = reclaimed(home.executions, [one.at for one in launchd.exits if one.status == -9])
@@ -207,15 +208,18 @@ def reclaimed(executions: Path, deaths: Sequence[float]) -> tuple[list[Span], li
     return list(first.values()), each
 
 
-def _come_to_rest(home: TortureHome, seconds: float) -> list[str]:
-    """Let no schedule fire any more, and wait until every job is done."""
+def _come_to_rest(home: TortureHome, scenes: scenarios.Scenes, seconds: float) -> list[str]:
+    """Let nothing new begin or be held up, and wait until every file is taken and every job done."""
     for _ in range(10):
         try:
             wait_ready(home.socket, 60.0)
-            ask(home.socket, "POST", "/v1/schedules/tick/pause")
+            scenes.calm()
             break
         except (OSError, http.client.HTTPException):
             continue  # it died once more: the last failpoint fired as it was asked
+    deadline = time.monotonic() + seconds
+    while scenes.untaken() > 0 and time.monotonic() < deadline:  # what is not taken then is for the checker to say
+        time.sleep(0.05)
     return [] if home.settle(seconds) else [f"{home.unfinished()} jobs were not done after {seconds:g} s of peace."]
 
 
