@@ -245,10 +245,15 @@ class Scenes:
     def calm(self) -> None:
         """Let no schedule fire any more, and go on with the folder that `_desk` left paused where mlxd died meanwhile.
 
-        Raises as `ask` does.
+        Raises:
+            OSError, http.client.HTTPException: nobody answered, or with a refusal.
+
         """
-        ask(self._home.socket, "POST", "/v1/schedules/tick/pause")
-        ask(self._home.socket, "POST", "/v1/folders/resume", {"path": str(self._home.folder / "gone")})
+        gone = {"path": str(self._home.folder / "gone")}
+        for request in (("/v1/schedules/tick/pause",), ("/v1/folders/resume", gone)):
+            status, _, said = ask(self._home.socket, "POST", *request)
+            if status != http.client.OK:
+                raise ConnectionError(f"POST {request[0]}: {status} {said!r}")
 
     def untaken(self) -> int:
         """Return how many files have not become jobs."""

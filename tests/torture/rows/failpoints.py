@@ -42,6 +42,8 @@ RATE, DEMO = 10.0, 0.05
 CLAIMED_S = 5.0
 #: Seconds that one failpoint may take to be reached, on a slow machine.
 _EACH_S = 10.0
+#: Seconds until the end of an attack must have been heard of.
+_CALM_S = 60.0
 _NOTE = (
     "Recovery is the time from a death to the next claim of any job. The lanes are kept busy on purpose, so a job that "
     "was cut off may wait longer for its turn (cut_off_claimed_p99_s); that time without a line is the row kill's. "
@@ -210,17 +212,26 @@ def reclaimed(executions: Path, deaths: Sequence[float]) -> tuple[list[Span], li
 
 def _come_to_rest(home: TortureHome, scenes: scenarios.Scenes, seconds: float) -> list[str]:
     """Let nothing new begin or be held up, and wait until every file is taken and every job done."""
-    for _ in range(10):
-        try:
-            wait_ready(home.socket, 60.0)
-            scenes.calm()
-            break
-        except (OSError, http.client.HTTPException):
-            continue  # it died once more: the last failpoint fired as it was asked
+    if not _calmed(home, scenes):
+        return [f"Nobody heard within {_CALM_S:g} s that the attack is over."]
     deadline = time.monotonic() + seconds
     while scenes.untaken() > 0 and time.monotonic() < deadline:  # what is not taken then is for the checker to say
         time.sleep(0.05)
     return [] if home.settle(seconds) else [f"{home.unfinished()} jobs were not done after {seconds:g} s of peace."]
+
+
+def _calmed(home: TortureHome, scenes: scenarios.Scenes) -> bool:
+    """Say that it is over until it is heard: the last failpoint may fire at that very request."""
+    deadline = time.monotonic() + _CALM_S
+    while time.monotonic() < deadline:
+        try:
+            wait_ready(home.socket, _CALM_S)
+            scenes.calm()
+        except (OSError, http.client.HTTPException):
+            time.sleep(0.05)
+        else:
+            return True
+    return False
 
 
 def _ends(launchd: Supervisor) -> list[str]:
