@@ -13,6 +13,7 @@ import signal
 import sqlite3
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -291,7 +292,9 @@ class Scenes:
         for (job,) in self._ask(_RUNNING):
             self._post(f"/v1/jobs/{job}/cancel")
         if self._few("cancel-%"):
-            self._submit(self._order("cancel", "interactive", seconds=2.0, state=["cancelled", "succeeded"]))
+            # First in its lane: what waits there for a free worker would keep four failpoints waiting too.
+            order = self._order("cancel", "interactive", seconds=2.0, state=["cancelled", "succeeded"])
+            self._submit(replace(order, more={"priority": 10}))
 
     def _block(self) -> None:
         """Let a job whose model is not there try again in vain, and submit another."""

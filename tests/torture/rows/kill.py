@@ -44,7 +44,7 @@ PHASES = {
     Tier.SHORT: (Phase("stub", mixed, 6, 60, 15.0, 0.6), Phase("demo", WITH_DEMO, 2, 40, 10.0, 3.0)),
     Tier.LONG: (
         Phase("stub", mixed, 975, 6_000, 30.0, 0.7),
-        Phase("busy", mixed, 100, 13_000, 30.0, 2.4),  # longer lives: more is under way when they end
+        Phase("busy", mixed, 100, 13_000, 30.0, 10.0),  # long lives: more is under way when they end
         Phase("demo", WITH_DEMO, 25, 2_000, 10.0, 6.0),
     ),
 }
