@@ -108,18 +108,6 @@ class SpawnedDaemon:
             time.sleep(0.02)
         raise AssertionError(f"waited {patience} s for {what}\n{self.output}")
 
-    def is_idle(self) -> bool:
-        """Tell whether the daemon and its runners took next to no processor time in the last half a second."""
-        before = self._processor_s()
-        time.sleep(0.5)  # the measurement itself
-        return self._processor_s() - before < 0.05
-
-    def _processor_s(self) -> float:
-        assert self.process is not None
-        own = psutil.Process(self.process.pid)
-        times = [own.cpu_times(), *(child.cpu_times() for child in own.children())]
-        return sum(one.user + one.system for one in times)
-
     def mlxd(self, *arguments: str, stdin: str | bytes | None = None) -> subprocess.CompletedProcess[str]:
         """Run the `mlxd` command; text in, text out."""
         given = stdin.encode() if isinstance(stdin, str) else stdin

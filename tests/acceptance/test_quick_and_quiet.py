@@ -39,26 +39,18 @@ def test_idle_is_small_and_still(daemon: SpawnedDaemon) -> None:
     assert psutil.Process(daemon.process.pid).memory_info().rss <= 80 * 2**20
 
 
-def typical_and_late(daemon: SpawnedDaemon) -> tuple[float, float]:
-    """Return the median and the ninth decile of what a hundred jobs wait from acceptance to start, milliseconds."""
-    waits = []
-    for _ in range(100):
-        job = daemon.wait(daemon.client.submit("noop", {})[0].id)
-        waits.append((job.started_at - job.created_at).total_seconds() * 1000)
-    return statistics.median(waits), statistics.quantiles(waits, n=10)[-1]
-
-
 def test_jobs_start_at_once(daemon: SpawnedDaemon) -> None:
-    """From acceptance to start an idle daemon takes less than 10 ms every other time, and 20 ms nine times in ten."""
+    """From acceptance to start an idle daemon takes less than 20 ms, nine times in ten even on a busy machine.
+
+    Every other time it takes less than 10 ms. Of three hundred jobs: a moment in which the host of a virtual machine
+    keeps the processors to itself is a tenth of a hundred already.
+    """
     daemon.traced = False
     daemon.start()
-    daemon.until(daemon.is_idle, "the daemon to have done what a start leaves to do")
-    # A virtual machine's host keeps the processors from it now and then. That can only add to what the program takes,
-    # so one hundred in time shows it; a program that is too slow is so in all three.
-    hundreds = []
-    while len(hundreds) < 3:
-        typical, late = typical_and_late(daemon)
-        if typical < 10 and late < 20:
-            return
-        hundreds.append((typical, late))
-    pytest.fail(f"median and ninth decile of three hundreds, ms: {hundreds}")
+    waits = []
+    for _ in range(300):
+        job = daemon.wait(daemon.client.submit("noop", {})[0].id)
+        waits.append((job.started_at - job.created_at).total_seconds() * 1000)
+
+    assert statistics.median(waits) < 10, sorted(waits)
+    assert statistics.quantiles(waits, n=10)[-1] < 20, sorted(waits)[-30:]

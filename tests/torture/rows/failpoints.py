@@ -34,8 +34,8 @@ ROUNDS = "MLXD_FAILPOINT_ROUNDS"
 #: Homes at a time, from the first death to the last job: more on the same processors take no less time together, and
 #: measure each other.
 AT_ONCE = max(1, (os.cpu_count() or 1) // 2)
-#: Jobs a second, and the share of them for the demo models: of these most are left when the attack ends.
-RATE, DEMO = 10.0, 0.03
+#: Jobs a second, and the share of them for the demo models.
+RATE, DEMO = 10.0, 0.05
 #: Seconds, at the 99th percentile, from a death to the next claim of a job.
 CLAIMED_S = 5.0
 #: Seconds that one failpoint may take to be reached, on a slow machine.
