@@ -63,11 +63,17 @@ class Armed:
         return set(self._points) - {path.name for path in self._folder.iterdir()}
 
     def watch(
-        self, launchd: Supervisor, history: History, scenes: Callable[[set[str]], object], *, seconds: float
+        self,
+        launchd: Supervisor,
+        history: History,
+        scenes: Callable[[Callable[[], set[str]]], object],
+        *,
+        seconds: float,
     ) -> set[str]:
         """Wait until all have fired, at most *seconds*; return those that have not.
 
-        *scenes* is told from time to time which are missing. A death in a runner is followed by the daemon's, or not.
+        *scenes* is called from time to time with what tells which are missing. A death in a runner is followed by the
+        daemon's, or not.
         """
         deadline = time.monotonic() + seconds
         missing = self.missing()
@@ -81,6 +87,6 @@ class Armed:
                     self.both += 1
             self._told |= fired
             if missing:
-                scenes(missing)
+                scenes(self.missing)
                 time.sleep(0.01)
         return missing

@@ -12,7 +12,7 @@ import random
 import signal
 import sqlite3
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -229,19 +229,19 @@ class Scenes:
         #: Files put into watched folders.
         self.files: list[Path] = []
 
-    def __call__(self, missing: set[str]) -> None:
+    def __call__(self, missing: Callable[[], Collection[str]]) -> None:
         """Do something of what leads to the *missing* failpoints, and now and then something else."""
         now = time.monotonic()
         if now < self._next:
             return
         self._next = now + 0.1
-        wanted = {scene for name in missing for start, scene in _LEADS.items() if name.startswith(start)}
+        wanted = _wanted(missing())
         for name, scene in self._scenes.items():
             if name in wanted or self._chance.random() < 0.02:
                 self._number += 1
                 scene()
-        if "stop" in wanted and now > self._stopped + 1.5:
-            self._stop(now)
+        if now > self._stopped + 1.5:
+            self._stop(now, missing)
 
     def calm(self) -> None:
         """Let no schedule fire any more, and go on with the folder that `_desk` left paused where mlxd died meanwhile.
@@ -260,10 +260,14 @@ class Scenes:
         """Return how many files have not become jobs."""
         return len(self.files) - self._taken()
 
-    def _stop(self, now: float) -> None:
-        """Ask the daemon to stop, once in its life as launchd does: a second time it would give up its start."""
+    def _stop(self, now: float, missing: Callable[[], Collection[str]]) -> None:
+        """Ask the daemon to stop, once in its life as launchd does: a second time it would give up its start.
+
+        What is missing is asked after which daemon lives, not before: the last one may have died of it meanwhile, and
+        the next one, stopped in vain, would stay away until a client comes.
+        """
         pid = self._launchd.pid
-        if pid is not None and pid != self._asked_to_stop:
+        if pid not in (None, self._asked_to_stop) and "stop" in _wanted(missing()):
             self._stopped, self._asked_to_stop = now, pid
             self._launchd.kill(signal.SIGTERM)
 
@@ -355,6 +359,11 @@ class Scenes:
             return self._home.query(sql, parameters)
         except sqlite3.OperationalError:
             return []
+
+
+def _wanted(missing: Collection[str]) -> set[str]:
+    """Return the scenes that lead to the *missing* failpoints."""
+    return {scene for name in missing for start, scene in _LEADS.items() if name.startswith(start)}
 
 
 def strange(home: TortureHome, history: list[Mapping[str, Any]]) -> list[str]:

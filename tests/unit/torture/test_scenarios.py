@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from torture import scenarios
@@ -14,11 +15,11 @@ from torture.history import History
 
 
 @contextmanager
-def scenes(folder: Path, *, jobs: int) -> Iterator[scenarios.Scenes]:
+def scenes(folder: Path, *, jobs: int, launchd: Any = None) -> Iterator[scenarios.Scenes]:
     """Scenes in a home whose ledger knows *jobs* that came of files."""
     home = SimpleNamespace(folder=folder, socket=folder / "socket", query=lambda _sql, _parameters=(): [(jobs,)])
     history = History(folder / "history.jsonl")
-    yield scenarios.Scenes(home, history, SimpleNamespace(), random.Random(1))
+    yield scenarios.Scenes(home, history, launchd or SimpleNamespace(), random.Random(1))
     history.close()
 
 
@@ -50,3 +51,32 @@ def test_files_are_untaken_until_each_has_become_a_job(tmp_path: Path, jobs: int
             played.files.append(tmp_path / f"file-{number}.txt")
 
         assert played.untaken() == 3 - jobs
+
+
+class _Launchd:
+    """Keeps a daemon that dies at its first stop, of the failpoint that the stop leads to."""
+
+    def __init__(self) -> None:
+        self.pid, self.asked, self.missing = 1, [], {"drain.closed"}
+
+    def kill(self, _signal: int) -> None:
+        self.asked.append(self.pid)
+
+    def die(self) -> None:
+        self.pid, self.missing = 2, set()
+
+
+def test_a_stop_is_for_the_daemon_that_can_still_die_of_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """While another scene waited, the last failpoint of a stop fired: the next daemon is not stopped in its place."""
+    launchd, clock = _Launchd(), iter((10.0, 20.0))
+    monkeypatch.setattr(scenarios.time, "monotonic", lambda: next(clock))
+    with scenes(tmp_path, jobs=0, launchd=launchd) as played:
+        played._scenes = {}
+        played(lambda: launchd.missing)
+        assert launchd.asked == [1]
+
+        played._scenes = {"cancel": launchd.die}
+        launchd.missing = {"drain.closed", "ledger.cancel.commit"}
+        played(lambda: launchd.missing)
+
+    assert launchd.asked == [1]
